@@ -1,0 +1,77 @@
+//! Patches: RFC 6902, RFC 7396 and Kubernetes' strategic merge.
+
+mod strategic;
+#[cfg(test)]
+mod tests;
+
+pub use strategic::strategic;
+
+use serde_json::Value;
+
+use crate::resources::Resource;
+use crate::status::{Cause, Status};
+
+/// Operations a JSON patch may hold, as in Kubernetes.
+const OPERATIONS_MAX: usize = 10_000;
+
+/// Why a patch can't be applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// It isn't a patch.
+    #[error("error decoding patch: {0}")]
+    Syntax(String),
+    /// It doesn't fit the object.
+    #[error("{0}")]
+    Apply(String),
+    /// A `test` operation failed or a path isn't there.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    Rejected(String),
+}
+
+impl PatchError {
+    /// The answer to the client: 400, 413 or 422 as upstream gives them.
+    #[must_use]
+    pub fn to_status(&self, resource: &Resource, name: &str) -> Status {
+        match self {
+            PatchError::Syntax(_) | PatchError::Apply(_) => Status::bad_request(self.to_string()),
+            PatchError::Rejected(why) => {
+                let cause = Cause::new("FieldValueInvalid", "patch", format!("Invalid value: {why}"));
+                Status::invalid(resource.group, resource.kind, name, vec![cause])
+            }
+        }
+    }
+}
+
+/// Applies a JSON patch.
+///
+/// # Errors
+/// See [`PatchError`]; the object is then unchanged.
+pub fn json_patch(object: &mut Value, patch: &[u8]) -> Result<(), PatchError> {
+    let patch: json_patch::Patch = serde_json::from_slice(patch).map_err(|e| PatchError::Syntax(e.to_string()))?;
+    if patch.0.len() > OPERATIONS_MAX {
+        return Err(PatchError::Apply(format!(
+            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
+            patch.0.len()
+        )));
+    }
+    json_patch::patch(object, &patch).map_err(|e| PatchError::Rejected(e.to_string()))
+}
+
+/// Applies a JSON merge patch (RFC 7396). Keeps the order of the object's keys.
+pub fn merge_patch(object: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(map) = object else { return };
+    for (key, change) in changes {
+        if change.is_null() {
+            map.shift_remove(key);
+        } else {
+            merge_patch(map.entry(key.clone()).or_insert(Value::Null), change);
+        }
+    }
+}

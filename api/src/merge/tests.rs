@@ -1,0 +1,97 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn check(kind: (&str, &str), mut object: Value, patch: Value, expected: Value) {
+    let ty = crate::schema::kind_type(kind.0, "v1", kind.1);
+    let result = strategic(ty.unwrap_or_else(|| panic!("{kind:?}")), &mut object, &patch);
+    assert_eq!(result.map(|()| object), Ok(expected), "patch {patch}");
+}
+
+fn pod(containers: Value) -> Value {
+    json!({"spec": {"containers": containers}})
+}
+
+#[test]
+fn containers_merge_by_name() {
+    check(
+        ("", "Pod"),
+        pod(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}])),
+        pod(json!([{"name": "b", "image": "2"}, {"name": "c", "image": "3"}])),
+        pod(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}])),
+    );
+}
+
+#[test]
+fn directives_delete_replace_and_order() {
+    let two = json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]);
+    check(("", "Pod"), pod(two.clone()), pod(json!([{"name": "a", "$patch": "delete"}])), pod(json!([{"name": "b", "image": "1"}])));
+    check(("", "Pod"), pod(two.clone()), pod(json!([{"$patch": "replace"}, {"name": "z"}])), pod(json!([{"name": "z"}])));
+    check(
+        ("", "Pod"),
+        pod(two),
+        json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "b", "image": "2"}]}}),
+        pod(json!([{"name": "b", "image": "2"}, {"name": "a", "image": "1"}])),
+    );
+    check(
+        ("", "Pod"),
+        json!({"metadata": {"finalizers": ["a", "b"]}}),
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]}}),
+        json!({"metadata": {"finalizers": ["b", "c"]}}),
+    );
+}
+
+#[test]
+fn retained_keys_drop_the_others() {
+    check(
+        ("apps", "Deployment"),
+        json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
+        json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
+        json!({"spec": {"strategy": {"type": "Recreate"}}}),
+    );
+}
+
+#[test]
+fn nulls_remove_and_maps_merge() {
+    check(
+        ("", "ConfigMap"),
+        json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "data": {"x": "1"}}),
+        json!({"metadata": {"labels": {"a": null, "c": "3"}}, "data": null}),
+        json!({"metadata": {"labels": {"b": "2", "c": "3"}}}),
+    );
+}
+
+#[test]
+fn an_element_without_its_key_is_refused() {
+    let ty = crate::schema::kind_type("", "v1", "Pod").expect("Pod");
+    assert!(strategic(ty, &mut pod(json!([])), &pod(json!([{"image": "x"}]))).is_err());
+}
+
+#[test]
+fn a_json_patch_is_applied_whole_or_not_at_all() {
+    let mut object = json!({"a": 1});
+    let patch = br#"[{"op":"replace","path":"/a","value":2},{"op":"test","path":"/a","value":3}]"#;
+    assert!(matches!(json_patch(&mut object, patch), Err(PatchError::Rejected(_))));
+    assert_eq!(object, json!({"a": 1}));
+}
+
+fn tree() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), "[ab]{0,2}".prop_map(Value::from)];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[abc]", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// Our merge patch is the library's.
+    #[test]
+    fn merge_patch_is_rfc_7396(mut object in tree(), patch in tree()) {
+        let mut reference = object.clone();
+        json_patch::merge(&mut reference, &patch);
+        merge_patch(&mut object, &patch);
+        prop_assert_eq!(object, reference);
+    }
+}

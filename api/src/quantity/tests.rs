@@ -1,0 +1,68 @@
+//! Canonical forms and rounding, as the tables of Go's own tests have them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn canonical(text: &str) -> String {
+    text.parse::<Quantity>().map_or_else(|error| format!("error: {error}"), |quantity| quantity.to_string())
+}
+
+#[test]
+fn canonical_forms() {
+    for (text, want) in [
+        ("0", "0"), ("0n", "0"), ("0Mi", "0"), ("-0", "0"), ("1", "1"), ("1000m", "1"), ("0.5", "500m"), ("100m", "100m"),
+        ("1024Mi", "1Gi"), ("1Ki", "1Ki"), ("1.5Gi", "1536Mi"), ("0.5Ki", "512"), ("0.25", "250m"), ("1e3", "1e3"), ("1E3", "1e3"),
+        ("1000", "1k"), ("12345", "12345"), ("100000", "100k"), ("1000000k", "1G"), ("0.0001n", "1n"), ("0.1n", "1n"), ("1.1n", "2n"),
+        ("-1.1n", "-2n"), ("12.3m", "12300u"), ("1E", "1E"), ("3Ei", "3Ei"), ("1e-3", "1e-3"), (".5", "500m"), ("5.", "5"),
+        ("+5", "5"), ("-5Mi", "-5Mi"), ("1025", "1025"), ("1023Ki", "1023Ki"), ("0.001Ki", "1024m"), ("9223372036854775807", "9223372036854775807"),
+        ("1e100", "9223372036854775807e0"), ("100Ei", "9223372036854775807"), ("123456789012345678901234567890n", "9223372036854775807"),
+    ] {
+        let want = want.replace("e0", "");
+        assert_eq!(canonical(text), want, "{text}");
+    }
+}
+
+#[test]
+fn errors_are_gos() {
+    for (text, want) in [
+        ("", QuantityError::Format), ("abc", QuantityError::Format), ("1 ", QuantityError::Format), ("1.2.3", QuantityError::Numeric),
+        ("1mm", QuantityError::Suffix), ("1K", QuantityError::Suffix), ("--1", QuantityError::Format), ("1i", QuantityError::Suffix),
+    ] {
+        assert_eq!(text.parse::<Quantity>().unwrap_err(), want, "{text:?}");
+    }
+}
+
+#[test]
+fn values_round_up() {
+    let q = |text: &str| text.parse::<Quantity>().unwrap();
+    assert_eq!((q("1m").value(), q("1500m").value(), q("-1500m").value()), (1, 2, -2));
+    assert_eq!((q("1.0001").milli_value(), q("2Ki").milli_value()), (1001, 2_048_000));
+    assert_eq!(q("1Gi").add(q("1G")).to_string(), "2073741824");
+    assert_eq!(q("1Gi").sub(q("512Mi")).to_string(), "512Mi");
+    assert_eq!(q("0").add(q("1Mi")).to_string(), "1Mi");
+    assert!(q("1000m") == q("1") && q("1Ki") > q("1k"));
+    assert_eq!(q("1.0001").round_up_milli().to_string(), "1001m");
+}
+
+proptest! {
+    /// Printing and parsing again changes nothing.
+    #[test]
+    fn canonical_form_is_a_fixed_point(
+        whole in 0_u64..10_000_000, fraction in "[0-9]{0,6}",
+        suffix in prop::sample::select(vec!["", "n", "u", "m", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "e-3", "e6"]),
+        sign in prop::sample::select(vec!["", "-", "+"]),
+    ) {
+        let text = format!("{sign}{whole}.{fraction}{suffix}");
+        let first: Quantity = text.parse().unwrap();
+        let again: Quantity = first.to_string().parse().unwrap();
+        prop_assert_eq!(first, again);
+        prop_assert_eq!(first.to_string(), again.to_string());
+    }
+
+    /// Nothing makes the parser panic.
+    #[test]
+    fn parser_is_total(text in "[-+]?[0-9.]{0,40}[eEinumkKMGTP]{0,3}[-+]?[0-9]{0,25}") {
+        let _ = text.parse::<Quantity>().map(|quantity| quantity.to_string());
+    }
+}
