@@ -1,0 +1,5 @@
+//! The apiserver as its users meet it: real kubectl, a real etcd behind it.
+
+mod cluster;
+mod kubectl;
+mod wire;
