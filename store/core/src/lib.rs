@@ -1,1 +1,20 @@
-//! .
+//! The store's decisions: consensus, revisions, leases.
+//!
+//! Pure: no clock, no thread, no disk, no socket. [`replica`] turns inputs into an
+//! ordered list of effects around raft-rs; [`mvcc`] turns committed commands into
+//! writes, events and answers; [`lease`] says what has expired, given the time.
+//!
+//! Absences: nothing here waits; nothing here reads randomness; nothing that
+//! reaches output depends on the order of a hash map.
+
+pub mod errors;
+pub mod lease;
+pub mod mvcc;
+pub mod replica;
+
+/// etcd's messages, which are also what commands in the log are made of.
+#[allow(missing_docs, clippy::all, reason = "generated from proto/etcd.proto, where etcd's names speak for themselves")]
+#[allow(unreachable_pub, reason = "generated")]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+}

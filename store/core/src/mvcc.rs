@@ -1,0 +1,200 @@
+//! Revisions: the state machine behind the log.
+//!
+//! Every command that changes anything makes one new revision; every change in it
+//! has a sub-revision. Keys and their versions are indexed in memory; values lie
+//! with the shell under their revision and are read through [`Values`].
+//!
+//! Invariants
+//!   V1  The same commands in the same order give the same state, answers and writes.
+//!   V2  A command that is refused changes nothing.
+//!   V3  A key's versions ascend, and a tombstone is never its first.
+//!   V4  Reads at or above the compacted revision see all that was there.
+//! Checked by: mvcc/tests.rs against a naive model.
+//! Source: etcd `server/storage/mvcc`, `server/etcdserver/txn`.
+
+mod apply;
+pub mod check;
+mod compaction;
+mod index;
+mod range;
+#[cfg(test)]
+mod tests;
+
+pub use index::Version;
+pub use range::in_range;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::errors::RequestError;
+use crate::wire::{Command, KeyValue};
+use index::Index;
+
+/// Where a change stands in history: revision, and place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision {
+    /// The command's revision.
+    pub main: i64,
+    /// The change's place among the command's changes.
+    pub sub: i64,
+}
+
+/// Values by revision, kept by the shell.
+pub trait Values {
+    /// The value written at a revision.
+    ///
+    /// # Errors
+    /// [`RequestError::Disk`] if it can't be read: the member must stop.
+    fn value(&self, at: Revision) -> Result<Bytes, RequestError>;
+}
+
+/// One change of one key, as it is stored and told to watchers. Version 0 is a deletion.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Where it stands.
+    pub at: Revision,
+    /// The key's new state; of a deletion only key and mod_revision.
+    pub kv: KeyValue,
+}
+
+/// What the shell has to write, together with the applied index.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Writes {
+    /// New values.
+    pub changes: Vec<Change>,
+    /// Leases granted: number and seconds.
+    pub granted: Vec<(i64, i64)>,
+    /// Leases ended.
+    pub ended: Vec<i64>,
+    /// The new compacted revision, if it moved.
+    pub compacted: Option<i64>,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// To Put.
+    Put(crate::wire::PutResponse),
+    /// To DeleteRange.
+    DeleteRange(crate::wire::DeleteRangeResponse),
+    /// To Txn.
+    Txn(crate::wire::TxnResponse),
+    /// To Compact.
+    Compact,
+    /// To LeaseGrant: number and seconds.
+    LeaseGrant(i64, i64),
+    /// To LeaseRevoke.
+    LeaseRevoke,
+}
+
+/// A lease: its time to live and the keys that go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lease {
+    ttl: i64,
+    keys: BTreeSet<Bytes>,
+}
+
+/// The state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mvcc {
+    index: Index,
+    revision: i64,
+    compacted: i64,
+    leases: BTreeMap<i64, Lease>,
+    /// Where collection of compacted versions goes on; `None` if it is done.
+    collecting: Option<Bytes>,
+}
+
+impl Default for Mvcc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Mvcc {
+    /// An empty store: its revision is 1, as etcd's.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { index: Index::default(), revision: 1, compacted: 0, leases: BTreeMap::new(), collecting: None }
+    }
+
+    /// The newest revision.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The compacted revision; 0 if there was no compaction.
+    #[must_use]
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// Rebuilding from disk: a lease.
+    pub fn restore_lease(&mut self, id: i64, ttl: i64) {
+        self.leases.insert(id, Lease { ttl, keys: BTreeSet::new() });
+    }
+
+    /// Rebuilding from disk: the compacted revision.
+    pub fn restore_compacted(&mut self, revision: i64) {
+        self.compacted = revision;
+        self.revision = self.revision.max(revision);
+        self.collecting = (revision > 0).then(Bytes::new);
+    }
+
+    /// Rebuilding from disk: changes, in order of revision. Leases come before.
+    pub fn restore_change(&mut self, at: Revision, kv: &KeyValue) {
+        self.revision = self.revision.max(at.main);
+        self.write_index(at, kv);
+    }
+
+    /// The newest revision on record may be of a command whose changes were compacted away.
+    pub fn restore_revision(&mut self, revision: i64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    fn write_index(&mut self, at: Revision, kv: &KeyValue) {
+        if let Some(old) = self.index.latest(&kv.key) {
+            let old_lease = old.lease;
+            if let Some(lease) = self.leases.get_mut(&old_lease) {
+                lease.keys.remove(&kv.key);
+            }
+        }
+        if let Some(lease) = self.leases.get_mut(&kv.lease) {
+            lease.keys.insert(kv.key.clone());
+        }
+        self.index.push(&kv.key, Version { at, create: kv.create_revision, version: kv.version, lease: kv.lease });
+    }
+
+    /// Applies a command: what to write, and the answer.
+    ///
+    /// # Errors
+    /// [`RequestError`] if it is refused; then nothing changed (V2).
+    pub fn apply(&mut self, command: &Command, values: &impl Values) -> (Writes, Result<Answer, RequestError>) {
+        apply::apply(self, command, values)
+    }
+
+    /// The leases and their times to live.
+    pub fn leases(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
+        self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
+    }
+
+    /// A lease's time to live; `None` if there is no such lease.
+    #[must_use]
+    pub fn lease_ttl(&self, id: i64) -> Option<i64> {
+        self.leases.get(&id).map(|lease| lease.ttl)
+    }
+
+    /// The keys attached to a lease, in order.
+    #[must_use]
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Keys that are there now.
+    #[must_use]
+    pub fn key_count(&self) -> usize {
+        self.index.alive()
+    }
+}

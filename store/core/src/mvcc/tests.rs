@@ -1,0 +1,199 @@
+//! The state machine against a naive model: every revision kept as a whole map.
+
+use super::*;
+use crate::wire::command::Request;
+use crate::wire::{DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeMany, PutRequest, RangeRequest};
+use proptest::prelude::*;
+
+#[derive(Default)]
+struct Disk(BTreeMap<Revision, Bytes>);
+
+impl Values for Disk {
+    fn value(&self, at: Revision) -> Result<Bytes, RequestError> {
+        self.0.get(&at).cloned().ok_or(RequestError::Disk)
+    }
+}
+
+/// The state machine with its disk.
+struct Store {
+    mvcc: Mvcc,
+    disk: Disk,
+}
+
+impl Store {
+    fn new() -> Self {
+        Self { mvcc: Mvcc::new(), disk: Disk::default() }
+    }
+
+    fn run(&mut self, request: Request) -> Result<Answer, RequestError> {
+        let command = Command { request_id: 0, request: Some(request) };
+        let (writes, answer) = self.mvcc.apply(&command, &self.disk);
+        for change in writes.changes.iter().filter(|c| c.kv.version > 0) {
+            self.disk.0.insert(change.at, change.kv.value.clone());
+        }
+        answer
+    }
+
+    fn collect_all(&mut self) {
+        loop {
+            let (gone, more) = self.mvcc.collect();
+            for at in gone {
+                self.disk.0.remove(&at);
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<crate::wire::RangeResponse, RequestError> {
+        self.mvcc.range(request, &self.disk)
+    }
+}
+
+fn put(key: &str, value: &str) -> Request {
+    Request::Put(PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..PutRequest::default() })
+}
+
+fn delete(key: &str, end: &str) -> Request {
+    Request::DeleteRange(DeleteRangeRequest { key: key.to_owned().into(), range_end: end.to_owned().into(), prev_kv: true })
+}
+
+fn everything(revision: i64) -> RangeRequest {
+    RangeRequest { key: Bytes::from_static(b"\0"), range_end: Bytes::from_static(b"\0"), revision, ..RangeRequest::default() }
+}
+
+#[test]
+fn versions_and_revisions_count_as_in_etcd() {
+    let mut store = Store::new();
+    store.run(put("a", "1")).expect("a put");
+    store.run(put("a", "2")).expect("a put");
+    store.run(delete("a", "")).expect("a delete");
+    store.run(delete("a", "")).expect("nothing to delete");
+    store.run(put("a", "3")).expect("a put");
+    assert_eq!(store.mvcc.revision(), 5);
+    let kv = &store.range(&everything(0)).expect("a read").kvs[0];
+    assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (5, 5, 1));
+    let old = &store.range(&everything(3)).expect("a read").kvs[0];
+    assert_eq!((old.create_revision, old.mod_revision, old.version, &old.value[..]), (2, 3, 2, &b"2"[..]));
+    assert_eq!(store.range(&everything(4)).expect("a read").count, 0);
+    assert_eq!(store.range(&everything(6)), Err(RequestError::Future));
+}
+
+#[test]
+fn limits_leave_the_count_alone() {
+    let mut store = Store::new();
+    for key in ["a", "b", "c"] {
+        store.run(put(key, key)).expect("a put");
+    }
+    let page = store.range(&RangeRequest { limit: 2, ..everything(0) }).expect("a read");
+    assert_eq!((page.kvs.len(), page.count, page.more), (2, 3, true));
+    let descending = RangeRequest { sort_order: 2, sort_target: 0, limit: 1, ..everything(0) };
+    assert_eq!(&store.range(&descending).expect("a read").kvs[0].key[..], b"c");
+}
+
+/// V4.
+#[test]
+fn compaction_hides_history_and_keeps_the_present() {
+    let mut store = Store::new();
+    for value in ["1", "2", "3"] {
+        store.run(put("a", value)).expect("a put");
+    }
+    store.run(put("b", "x")).expect("a put");
+    store.run(delete("b", "")).expect("a delete");
+    let compact = |revision| Request::Compact(crate::wire::CompactionRequest { revision, physical: false });
+    store.run(compact(6)).expect("compacted");
+    assert_eq!(store.run(compact(6)), Err(RequestError::Compacted));
+    assert_eq!(store.run(compact(99)), Err(RequestError::Future));
+    store.collect_all();
+    assert_eq!(store.range(&everything(5)), Err(RequestError::Compacted));
+    assert_eq!(store.range(&everything(0)).expect("a read").kvs.len(), 1);
+    assert_eq!(store.disk.0.len(), 1, "only what can be read is kept");
+}
+
+#[test]
+fn a_lease_takes_its_keys_along() {
+    let mut store = Store::new();
+    store.run(Request::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 5 })).expect("granted");
+    let with_lease = |key: &str, lease| Request::Put(PutRequest { key: key.to_owned().into(), lease, ..PutRequest::default() });
+    store.run(with_lease("a", 7)).expect("a put");
+    store.run(with_lease("b", 7)).expect("a put");
+    store.run(put("b", "free")).expect("a put");
+    assert_eq!(store.run(with_lease("c", 8)), Err(RequestError::LeaseNotFound));
+    assert_eq!(store.mvcc.lease_keys(7), [Bytes::from_static(b"a")]);
+    store.run(Request::LeaseRevoke(LeaseRevokeMany { ids: vec![7] })).expect("revoked");
+    assert_eq!(store.range(&everything(0)).expect("a read").kvs[0].key, Bytes::from_static(b"b"));
+    assert_eq!(store.run(Request::LeaseRevoke(LeaseRevokeMany { ids: vec![7] })), Err(RequestError::LeaseNotFound));
+}
+
+/// One step of a random history.
+#[derive(Debug, Clone)]
+enum Op {
+    Put(u8, u8),
+    Delete(u8, u8),
+    Compact(u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0..6u8, any::<u8>()).prop_map(|(k, v)| Op::Put(k, v)),
+        2 => (0..6u8, 0..7u8).prop_map(|(k, e)| Op::Delete(k, e)),
+        1 => any::<u8>().prop_map(Op::Compact),
+    ]
+}
+
+fn name(key: u8) -> String {
+    format!("k{key}")
+}
+
+proptest! {
+    /// Every readable revision shows what the naive model kept of it, compaction or not.
+    #[test]
+    fn history_is_the_naive_models(ops in prop::collection::vec(op(), 0..60)) {
+        let mut store = Store::new();
+        let mut history: Vec<BTreeMap<String, u8>> = vec![BTreeMap::new(), BTreeMap::new()];
+        let mut compacted = 0i64;
+        for op in ops {
+            let mut now = history.last().cloned().unwrap_or_default();
+            match op {
+                Op::Put(key, value) => {
+                    store.run(put(&name(key), &value.to_string())).expect("a put");
+                    now.insert(name(key), value);
+                    history.push(now);
+                }
+                Op::Delete(key, end) => {
+                    let end = if end <= key { String::new() } else { name(end) };
+                    let Ok(Answer::DeleteRange(answer)) = store.run(delete(&name(key), &end)) else { panic!("refused") };
+                    let before = now.len();
+                    now.retain(|k, _| !in_range(k.as_bytes(), name(key).as_bytes(), end.as_bytes()));
+                    prop_assert_eq!(answer.deleted, (before - now.len()) as i64);
+                    if answer.deleted > 0 {
+                        history.push(now);
+                    }
+                }
+                Op::Compact(at) => {
+                    let revision = i64::from(at) % store.mvcc.revision() + 1;
+                    let request = Request::Compact(crate::wire::CompactionRequest { revision, physical: false });
+                    let done = store.run(request).is_ok();
+                    prop_assert_eq!(done, revision > compacted);
+                    if done {
+                        compacted = revision;
+                        store.collect_all();
+                    }
+                }
+            }
+            prop_assert_eq!(store.mvcc.revision(), history.len() as i64 - 1);
+            for revision in 1..history.len() as i64 {
+                let read = store.range(&everything(revision));
+                if revision < compacted {
+                    prop_assert_eq!(read, Err(RequestError::Compacted));
+                    continue;
+                }
+                let shown: BTreeMap<String, u8> = read.expect("a read").kvs.iter()
+                    .map(|kv| (String::from_utf8_lossy(&kv.key).into_owned(), String::from_utf8_lossy(&kv.value).parse().unwrap_or(0)))
+                    .collect();
+                prop_assert_eq!(&shown, &history[revision as usize]);
+            }
+        }
+    }
+}

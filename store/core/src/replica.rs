@@ -1,0 +1,313 @@
+//! One member's part in consensus: raft-rs, driven by inputs, answering with effects.
+//!
+//! Methods sort into inputs (`tick`, `receive`, `propose`, `read_index`,
+//! `persisted`, `applied`, …) and [`Replica::poll`]. After any input, poll until it
+//! yields nothing; carry each [`Step`] out in the order of its fields. Persisting
+//! may take its time: the leader's entries are on their way meanwhile, and
+//! `persisted(step.number)` is called, in order, once they are durable.
+//!
+//! Invariants
+//!   A1  A message that depends on unsynced state leaves only after its sync: what
+//!       followers say, and everything in a step that changed term or vote.
+//!   A2  Only entries that are committed and durable here are handed out to apply.
+//!   A3  Commit is persisted no later than what was applied under it.
+//!   A4  A read context is never used twice.
+//! Source: Raft thesis §10.2.1 (A1), raft-rs `RawNode` docs.
+
+mod log;
+#[cfg(test)]
+mod tests;
+
+pub use log::Log;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use raft::{Config, RawNode, ReadState, SnapshotStatus, StateRole, Storage as _};
+
+/// What a member needs to know of its timing, in ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Ticks without a leader after which a member campaigns, at least.
+    pub election_ticks: usize,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+}
+
+/// Bytes of entries in one message.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages on their way to one peer.
+const INFLIGHT_MESSAGES_MAX: usize = 256;
+/// Bytes of entries proposed and not committed; more are refused.
+const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of entries handed out to apply in one step.
+const APPLY_BYTES_MAX: u64 = 16 << 20;
+
+/// A member.
+pub struct Replica {
+    node: RawNode<Log>,
+    term_and_vote: (u64, u64),
+    leader: u64,
+    role: StateRole,
+    contexts: u64,
+    boot: u64,
+    /// Steps handed out whose persistence wasn't reported yet.
+    last_number: u64,
+}
+
+/// What must be made durable.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Persist {
+    /// A snapshot to install before anything else; it replaces log and state.
+    pub snapshot: Option<Snapshot>,
+    /// Entries to append; from the first on they replace what the log holds.
+    pub entries: Vec<Entry>,
+    /// New term, vote or commit.
+    pub hard_state: Option<HardState>,
+    /// Whether it must be on disk before `after` may leave; else it may wait for the next.
+    pub sync: bool,
+}
+
+/// Effects of inputs, in the order in which they are to be carried out.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// To be given to [`Replica::persisted`].
+    pub number: u64,
+    /// Messages that may leave at once.
+    pub now: Vec<Message>,
+    /// What to write.
+    pub persist: Persist,
+    /// Messages that may leave once `persist` is durable.
+    pub after: Vec<Message>,
+    /// Committed entries, in order.
+    pub apply: Vec<Entry>,
+    /// Read requests that may be answered once their index is applied.
+    pub reads: Vec<ReadState>,
+    /// The new leader (0: none), if it changed, and whether it is this member.
+    pub leader: Option<(u64, bool)>,
+}
+
+/// Why a proposal didn't go into the log. It was certainly not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Nobody leads, or too much is waiting for commit.
+    #[error("the proposal was dropped")]
+    Dropped,
+}
+
+impl Replica {
+    /// A member that goes on from what its log holds.
+    ///
+    /// `boot` is unique to this run of the member (A4). `applied` is what the state
+    /// machine has durably applied.
+    ///
+    /// # Panics
+    /// If the timing makes no sense or the log is behind `applied`: the caller has checked both.
+    #[must_use]
+    pub fn new(id: u64, boot: u64, timing: Timing, applied: u64, log: Log) -> Self {
+        let config = Config {
+            id,
+            election_tick: timing.election_ticks,
+            heartbeat_tick: timing.heartbeat_ticks,
+            applied,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: APPLY_BYTES_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = match RawNode::new(&config, log, &logger) {
+            Ok(node) => node,
+            Err(error) => panic!("raft refuses its own log or timing: {error}"),
+        };
+        let hard_state = node.raft.hard_state();
+        Self {
+            term_and_vote: (hard_state.term, hard_state.vote),
+            node,
+            leader: 0,
+            role: StateRole::Follower,
+            contexts: 0,
+            boot,
+            last_number: 0,
+        }
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self) {
+        self.node.tick();
+    }
+
+    /// Stands for election at once, as after waiting in vain.
+    pub fn campaign(&mut self) {
+        // Refused only while a snapshot is being installed; the next timeout comes anyway.
+        let _ = self.node.campaign();
+    }
+
+    /// Takes a peer's message. One that makes no sense is dropped.
+    pub fn receive(&mut self, message: Message) {
+        // Local messages are never sent; a peer that forges one is ignored by raft-rs with an error.
+        let _ = self.node.step(message);
+    }
+
+    /// Puts a command into the log, or on its way to the leader's.
+    ///
+    /// # Errors
+    /// [`ProposeError::Dropped`]: nobody leads or the log is full of uncommitted entries.
+    pub fn propose(&mut self, command: Vec<u8>) -> Result<(), ProposeError> {
+        self.node.propose(Vec::new(), command).map_err(|_| ProposeError::Dropped)
+    }
+
+    /// Asks for an index at which a read is linearizable; returns its context. The
+    /// request may be lost: ask again, with a new context.
+    pub fn read_index(&mut self) -> Vec<u8> {
+        self.contexts += 1;
+        let id = self.node.raft.id;
+        let context: Vec<u8> = [id, self.boot, self.contexts].iter().flat_map(|n| n.to_be_bytes()).collect();
+        self.node.read_index(context.clone());
+        context
+    }
+
+    /// Everything up to the step is durable.
+    pub fn persisted(&mut self, number: u64) {
+        assert!(number <= self.last_number, "a step that was never handed out can't be durable");
+        self.node.on_persist_ready(number);
+    }
+
+    /// The state machine has applied up to the index.
+    pub fn applied(&mut self, index: u64) {
+        if index > self.node.raft.raft_log.applied {
+            self.node.advance_apply_to(index);
+        }
+    }
+
+    /// A peer couldn't be reached.
+    pub fn unreachable(&mut self, peer: u64) {
+        self.node.report_unreachable(peer);
+    }
+
+    /// A snapshot reached its peer, or didn't.
+    pub fn snapshot_sent(&mut self, peer: u64, delivered: bool) {
+        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(peer, status);
+    }
+
+    /// Asks another member to lead.
+    pub fn transfer_to(&mut self, peer: u64) {
+        self.node.transfer_leader(peer);
+    }
+
+    /// Drops entries up to the index from memory; they are in the state.
+    pub fn compact_log(&mut self, index: u64) {
+        self.node.mut_store().compact(index);
+    }
+
+    /// The index of the snapshot a peer waits for, if one does: build it and call [`Replica::offer_snapshot`].
+    pub fn wanted_snapshot(&self) -> Option<u64> {
+        self.node.store().wanted_snapshot()
+    }
+
+    /// Offers a snapshot of the state to peers that are too far behind.
+    pub fn offer_snapshot(&mut self, snapshot: Snapshot) {
+        self.node.mut_store().offer_snapshot(snapshot);
+    }
+
+    /// The next effects; `None` when there are none.
+    pub fn poll(&mut self) -> Option<Step> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let mut step = Step { number: ready.number(), ..Step::default() };
+        self.last_number = step.number;
+        step.persist = Persist {
+            snapshot: (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone()),
+            entries: ready.take_entries(),
+            hard_state: ready.hs().cloned(),
+            sync: ready.must_sync(),
+        };
+        step.now = ready.take_messages();
+        step.after = ready.take_persisted_messages();
+        step.apply = ready.take_committed_entries();
+        step.reads = ready.take_read_states();
+        self.hold_messages(&mut step);
+        self.note_leader(&mut step);
+        let store = self.node.mut_store();
+        if let Some(snapshot) = &step.persist.snapshot {
+            store.install(snapshot);
+        }
+        store.append(&step.persist.entries);
+        if let Some(hard_state) = &step.persist.hard_state {
+            store.set_hard_state(hard_state);
+        }
+        self.node.advance_append_async(ready);
+        Some(step)
+    }
+
+    /// A1: a leader may send before its own sync, unless the very term it leads in
+    /// isn't durable: a single voter elects itself and would reuse the term after a crash.
+    fn hold_messages(&mut self, step: &mut Step) {
+        let Some(hard_state) = &step.persist.hard_state else { return };
+        let now = (hard_state.term, hard_state.vote);
+        if now != self.term_and_vote {
+            self.term_and_vote = now;
+            step.persist.sync = true;
+            let held = std::mem::take(&mut step.now);
+            step.after.splice(0..0, held);
+        }
+    }
+
+    fn note_leader(&mut self, step: &mut Step) {
+        let (leader, role) = (self.node.raft.leader_id, self.node.raft.state);
+        if (leader, role) != (self.leader, self.role) {
+            (self.leader, self.role) = (leader, role);
+            step.leader = Some((leader, role == StateRole::Leader));
+        }
+    }
+
+    /// This member's number.
+    pub fn id(&self) -> u64 {
+        self.node.raft.id
+    }
+
+    /// The leader's number; 0 if there is none.
+    pub fn leader(&self) -> u64 {
+        self.node.raft.leader_id
+    }
+
+    /// Whether this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// The commit index.
+    pub fn committed(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// The first and last index in memory.
+    pub fn log_range(&self) -> (u64, u64) {
+        let store = self.node.store();
+        (store.first_index().unwrap_or(0), store.last_index().unwrap_or(0))
+    }
+
+    /// The log, for models and tests.
+    pub fn log(&self) -> &Log {
+        self.node.store()
+    }
+
+    /// Who votes.
+    pub fn conf_state(&self) -> ConfState {
+        self.node.raft.prs().conf().to_conf_state()
+    }
+}
+
+/// Whether losing the message on its way must be reported, for the sender to go on.
+pub fn is_snapshot(message: &Message) -> bool {
+    message.msg_type == MessageType::MsgSnapshot
+}

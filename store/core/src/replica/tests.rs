@@ -1,0 +1,207 @@
+//! Clusters of replicas in one thread, over disks that forget what wasn't synced.
+
+use super::*;
+use std::collections::VecDeque;
+
+struct Member {
+    replica: Option<Replica>,
+    /// What survives a crash.
+    disk: Log,
+    applied: Vec<Vec<u8>>,
+    /// Steps handed out and not yet durable.
+    pending: VecDeque<Step>,
+}
+
+struct Cluster {
+    members: Vec<Member>,
+    wire: VecDeque<Message>,
+    boots: u64,
+}
+
+const TIMING: Timing = Timing { election_ticks: 10, heartbeat_ticks: 1 };
+
+impl Cluster {
+    fn new(size: u64) -> Self {
+        let voters: Vec<u64> = (1..=size).collect();
+        let conf = ConfState::from((voters, vec![]));
+        let member = |_| Member { replica: None, disk: Log::new(0, 0, conf.clone()), applied: Vec::new(), pending: VecDeque::new() };
+        let mut cluster = Self { members: (0..size).map(member).collect(), wire: VecDeque::new(), boots: 0 };
+        (1..=size).for_each(|id| cluster.start(id));
+        cluster
+    }
+
+    fn member(&mut self, id: u64) -> &mut Member {
+        &mut self.members[id as usize - 1]
+    }
+
+    fn replica(&mut self, id: u64) -> &mut Replica {
+        self.member(id).replica.as_mut().expect("running")
+    }
+
+    fn start(&mut self, id: u64) {
+        self.boots += 1;
+        let boot = self.boots;
+        let member = self.member(id);
+        // The state machine of this test is volatile: it is rebuilt from the log.
+        member.applied.clear();
+        member.replica = Some(Replica::new(id, boot, TIMING, 0, member.disk.clone()));
+    }
+
+    fn crash(&mut self, id: u64) {
+        let member = self.member(id);
+        member.replica = None;
+        member.pending.clear();
+    }
+
+    /// Lets the member act; with `sync` its disk keeps up, else it stalls.
+    fn act(&mut self, id: u64, sync: bool) {
+        let Some(mut replica) = self.member(id).replica.take() else { return };
+        loop {
+            while let Some(mut step) = replica.poll() {
+                self.wire.extend(std::mem::take(&mut step.now));
+                let applied: Vec<Entry> = std::mem::take(&mut step.apply);
+                for entry in &applied {
+                    self.member(id).applied.push(entry.data.to_vec());
+                }
+                if let Some(last) = applied.last() {
+                    replica.applied(last.index);
+                }
+                self.member(id).pending.push_back(step);
+            }
+            if !sync {
+                break;
+            }
+            let Some(mut step) = self.member(id).pending.pop_front() else { break };
+            let disk = &mut self.member(id).disk;
+            disk.append(&step.persist.entries);
+            if let Some(hard_state) = &step.persist.hard_state {
+                disk.set_hard_state(hard_state);
+            }
+            replica.persisted(step.number);
+            self.wire.extend(std::mem::take(&mut step.after));
+        }
+        self.member(id).replica = Some(replica);
+    }
+
+    /// Delivers everything until nothing moves.
+    fn settle(&mut self) {
+        let size = self.members.len() as u64;
+        for _ in 0..1000 {
+            (1..=size).for_each(|id| self.act(id, true));
+            let Some(message) = self.wire.pop_front() else { return };
+            if let Some(replica) = self.member(message.to).replica.as_mut() {
+                replica.receive(message);
+            }
+        }
+        panic!("no rest after 1000 messages");
+    }
+
+    fn commands(&mut self, id: u64) -> Vec<String> {
+        let applied = &self.member(id).applied;
+        applied.iter().filter(|d| !d.is_empty()).map(|d| String::from_utf8_lossy(d).into_owned()).collect()
+    }
+}
+
+#[test]
+fn commands_reach_every_member_in_one_order() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    assert!(cluster.replica(1).is_leader());
+    cluster.replica(1).propose(b"a".to_vec()).expect("a leader");
+    // A follower's proposal goes to the leader.
+    cluster.replica(2).propose(b"b".to_vec()).expect("a leader is known");
+    cluster.settle();
+    for id in 1..=3 {
+        assert_eq!(cluster.commands(id), ["a", "b"], "member {id}");
+    }
+}
+
+#[test]
+fn what_was_committed_survives_the_leader_and_a_power_cut() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    cluster.replica(1).propose(b"a".to_vec()).expect("a leader");
+    cluster.settle();
+    cluster.crash(1);
+    for _ in 0..40 {
+        (2..=3).for_each(|id| cluster.replica(id).tick());
+        cluster.settle();
+    }
+    let leader = (2..=3).find(|id| cluster.replica(*id).is_leader()).expect("a new leader");
+    cluster.replica(leader).propose(b"b".to_vec()).expect("a leader");
+    cluster.settle();
+    (2..=3).for_each(|id| cluster.crash(id));
+    (1..=3).for_each(|id| cluster.start(id));
+    cluster.replica(2).campaign();
+    cluster.settle();
+    for id in 1..=3 {
+        assert_eq!(cluster.commands(id), ["a", "b"], "member {id}");
+    }
+}
+
+/// A1: whoever votes says so only when the vote is durable.
+#[test]
+fn a_vote_is_not_sent_before_it_is_durable() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    for _ in 0..20 {
+        cluster.act(1, true);
+        let Some(message) = cluster.wire.pop_front() else { break };
+        if message.to != 2 {
+            cluster.replica(message.to).receive(message);
+            continue;
+        }
+        cluster.replica(2).receive(message);
+        cluster.act(2, false);
+        let early: Vec<_> = cluster.wire.iter().filter(|m| m.from == 2 && m.msg_type == MessageType::MsgRequestVoteResponse).collect();
+        assert!(early.is_empty(), "{early:?}");
+        cluster.act(2, true);
+    }
+    assert_eq!(cluster.member(2).disk.hard_state().vote, 1);
+}
+
+/// A1, the single voter: it elects itself and may not act on the term before it is durable.
+#[test]
+fn a_single_voter_holds_its_messages_until_its_term_is_durable() {
+    let conf = ConfState::from((vec![1], vec![2]));
+    let mut replica = Replica::new(1, 1, TIMING, 0, Log::new(0, 0, conf));
+    replica.campaign();
+    let step = replica.poll().expect("effects");
+    assert!(step.now.is_empty(), "{:?}", step.now);
+    assert!(step.persist.sync);
+}
+
+#[test]
+fn a_read_waits_for_a_majority() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    cluster.replica(1).propose(b"a".to_vec()).expect("a leader");
+    cluster.settle();
+    let first = cluster.replica(1).read_index();
+    assert!(cluster.replica(1).poll().is_some_and(|step| step.reads.is_empty()), "alone it can't know");
+    let second = cluster.replica(1).read_index();
+    assert_ne!(first, second, "A4");
+}
+
+#[test]
+fn a_member_too_far_behind_asks_for_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    cluster.crash(3);
+    for n in 0..20 {
+        cluster.replica(1).propose(vec![n]).expect("a leader");
+        cluster.settle();
+    }
+    let committed = cluster.replica(1).committed();
+    cluster.replica(1).compact_log(committed - 1);
+    cluster.start(3);
+    for _ in 0..5 {
+        cluster.replica(1).tick();
+        cluster.settle();
+    }
+    assert!(cluster.replica(1).wanted_snapshot().is_some());
+}
