@@ -34,3 +34,13 @@ fn names_and_tags_are_unique() {
         assert_eq!(names.len(), ty.fields().len(), "{}", ty.full_name());
     }
 }
+
+/// Protobuf names that lack JSON's punctuation are the same fields, not further ones.
+#[test]
+fn punctuated_names_have_their_tags() {
+    let schema = type_named("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    for name in ["$ref", "$schema", "x-kubernetes-validations", "x-kubernetes-preserve-unknown-fields"] {
+        assert_ne!(schema.field(name).unwrap().tag, 0, "{name}");
+    }
+    assert!(schema.field("ref").is_none() && schema.field("xKubernetesValidations").is_none());
+}
