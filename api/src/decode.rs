@@ -83,9 +83,9 @@ pub fn yaml(bytes: &[u8], ty: Option<TypeId>, validation: Validation) -> Result<
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
         return json(bytes, ty, validation);
     }
-    let object: Value = serde_norway::from_slice(bytes)
+    let (object, duplicates) = tree::parse_yaml(bytes)
         .map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}")))?;
-    finish(object, Vec::new(), ty, validation)
+    finish(object, duplicates, ty, validation)
 }
 
 fn finish(mut object: Value, duplicates: Vec<String>, ty: Option<TypeId>, validation: Validation) -> Result<Decoded, DecodeError> {
@@ -220,6 +220,9 @@ impl Walker {
                     self.path.push(Step::Key(key.clone()));
                     self.element(owner, element, one)?;
                     self.path.pop();
+                    if element == Element::Quantity {
+                        round_up_milli(one);
+                    }
                 }
                 Ok(())
             }
@@ -305,6 +308,14 @@ impl Walker {
                 "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
             ))),
         }
+    }
+}
+
+/// Maps of quantities are resource lists, of which thousandths are kept.
+/// Source: `SetDefaults_ResourceList`.
+fn round_up_milli(value: &mut Value) {
+    if let Some(quantity) = value.as_str().and_then(|text| text.parse::<Quantity>().ok()) {
+        *value = quantity.round_up_milli().to_string().into();
     }
 }
 

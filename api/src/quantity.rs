@@ -103,6 +103,7 @@ impl Quantity {
 
     /// The sum; a zero takes over the other's format, as in Go.
     #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "callers would have to import the operator's trait to name it")]
     pub fn add(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
         Self { nanos: self.nanos.saturating_add(other.nanos), format }
@@ -110,6 +111,7 @@ impl Quantity {
 
     /// The difference; a zero takes over the other's format, as in Go.
     #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "callers would have to import the operator's trait to name it")]
     pub fn sub(self, other: Self) -> Self {
         self.add(Self { nanos: -other.nanos, format: other.format })
     }

@@ -54,3 +54,27 @@ fn depth_is_bounded() {
     let deep = "[".repeat(100_000);
     assert!(json(deep.as_bytes(), None, Validation::Ignore).is_err());
 }
+
+#[test]
+fn yaml_duplicates_are_found_too() {
+    let ty = crate::schema::kind_type("", "v1", "ConfigMap");
+    let text = b"kind: ConfigMap\ndata:\n  a: x\ndata:\n  b: y\n  b: z\n";
+    let error = yaml(text, ty, Validation::Strict).expect_err("refused");
+    assert_eq!(error.to_string(), r#"strict decoding error: duplicate field "data", duplicate field "data.b""#);
+    assert_eq!(yaml(text, ty, Validation::Ignore).expect("dropped").object.to_string(), r#"{"kind":"ConfigMap","data":{"b":"z"}}"#);
+}
+
+/// Aliases, deep nesting and several documents are bounded or refused, never a panic.
+#[test]
+fn hostile_yaml_is_refused() {
+    let ty = crate::schema::kind_type("", "v1", "ConfigMap");
+    for text in ["[".repeat(100_000), "a: 1\n---\nb: 2\n".to_owned(), "!x {a: 1}".to_owned(), String::new()] {
+        assert!(yaml(text.as_bytes(), ty, Validation::Ignore).is_err(), "{:.20}", text);
+    }
+}
+
+#[test]
+fn resource_lists_keep_thousandths() {
+    let text = r#"{"spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"0.0001"}}}]}}"#;
+    check_json(POD, text, Validation::Strict, expect![[r#"{"spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"1m"}}}]}} []"#]]);
+}

@@ -1,6 +1,6 @@
-//! JSON to a tree, noting keys that stand twice in an object.
+//! JSON or YAML to a tree, noting keys that stand twice in an object.
 //!
-//! The last of two equal keys wins, as in Go. serde_json bounds the depth at 128.
+//! The last of two equal keys wins, as in Go. Both parsers bound the depth at 128.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,6 +14,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Er
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Seed(&notes).deserialize(&mut deserializer)?;
     deserializer.end()?;
+    Ok((value, notes.duplicates.into_inner()))
+}
+
+/// The same for one YAML document.
+pub(super) fn parse_yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_norway::Error> {
+    let notes = Notes { duplicates: RefCell::new(Vec::new()), path: RefCell::new(Vec::new()) };
+    let value = Seed(&notes).deserialize(serde_norway::Deserializer::from_slice(bytes))?;
     Ok((value, notes.duplicates.into_inner()))
 }
 

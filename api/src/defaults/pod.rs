@@ -33,10 +33,8 @@ pub(super) fn of_type(name: &str, map: &mut Map<String, Value>) {
             set(map, "defaultMode", FILE_MODE);
         }
         "ServiceAccountTokenProjection" => set(map, "expirationSeconds", 3600),
-        "HostPathVolumeSource" => {
-            if !map.contains_key("type") {
-                map.insert("type".to_owned(), "".into());
-            }
+        "HostPathVolumeSource" if !map.contains_key("type") => {
+            map.insert("type".to_owned(), "".into());
         }
         "ISCSIVolumeSource" => set(map, "iscsiInterface", "default"),
         "ResourceFieldSelector" => set(map, "divisor", "0"),
