@@ -1,0 +1,156 @@
+//! A member's settings, under etcd's names.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+/// A certificate, its key and the CA of the other side; PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Own certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Own key.
+    pub key_file: Option<PathBuf>,
+    /// Who signs the other side's certificates.
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Whether clients must show a certificate.
+    pub client_cert_auth: bool,
+}
+
+/// Settings of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The member's name in `initial_cluster`.
+    pub name: String,
+    /// Folder for log and state.
+    pub data_dir: PathBuf,
+    /// Where clients are served.
+    pub listen_client_urls: Vec<String>,
+    /// What clients are told of this member.
+    pub advertise_client_urls: Vec<String>,
+    /// Where peers are served.
+    pub listen_peer_urls: Vec<String>,
+    /// Every member's name and peer URL.
+    pub initial_cluster: BTreeMap<String, String>,
+    /// Tells clusters apart that happen to have the same URLs.
+    pub initial_cluster_token: String,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Time without a leader before an election.
+    pub election_timeout: Duration,
+    /// Largest request, bytes.
+    pub max_request_bytes: usize,
+    /// TLS towards clients.
+    pub client_tls: Tls,
+    /// TLS between peers.
+    pub peer_tls: Tls,
+}
+
+/// A setting that can't work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError(why.into()))
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (client, peer) = ("http://localhost:2379".to_owned(), "http://localhost:2380".to_owned());
+        Self {
+            name: "default".to_owned(),
+            data_dir: PathBuf::from("default.etcd"),
+            listen_client_urls: vec![client.clone()],
+            advertise_client_urls: vec![client],
+            listen_peer_urls: vec![peer.clone()],
+            initial_cluster: [("default".to_owned(), peer)].into(),
+            initial_cluster_token: "etcd-cluster".to_owned(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            max_request_bytes: 1_572_864,
+            client_tls: Tls::default(),
+            peer_tls: Tls::default(),
+        }
+    }
+}
+
+/// A member as the cluster knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) peer_url: String,
+}
+
+/// Scheme and `host:port` of a URL.
+pub(crate) fn url_parts(url: &str) -> Result<(bool, &str), ConfigError> {
+    let (tls, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (_, Some(rest)) => (false, rest),
+        _ => return refuse(format!("{url:?} is not a URL of http:// or https://")),
+    };
+    let rest = rest.trim_end_matches('/');
+    match rest.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok((tls, rest)),
+        _ => refuse(format!("{url:?} names no port")),
+    }
+}
+
+impl Config {
+    /// Checks settings against each other.
+    ///
+    /// # Errors
+    /// The first setting that can't work, and why.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !self.initial_cluster.contains_key(&self.name) {
+            let known: Vec<&str> = self.initial_cluster.keys().map(String::as_str).collect();
+            return refuse(format!("couldn't find local name {:?} in the initial cluster ({})", self.name, known.join(", ")));
+        }
+        if self.election_timeout < self.heartbeat_interval * 5 {
+            return refuse(format!(
+                "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
+                self.election_timeout.as_millis(),
+                self.heartbeat_interval.as_millis()
+            ));
+        }
+        if self.heartbeat_interval.is_zero() {
+            return refuse("--heartbeat-interval must be > 0");
+        }
+        for url in self.listen_client_urls.iter().chain(&self.listen_peer_urls) {
+            let (tls, _) = url_parts(url)?;
+            let settings = if self.listen_client_urls.contains(url) { &self.client_tls } else { &self.peer_tls };
+            if tls && (settings.cert_file.is_none() || settings.key_file.is_none()) {
+                return refuse(format!("{url} needs a certificate and a key"));
+            }
+        }
+        for url in self.initial_cluster.values() {
+            url_parts(url)?;
+        }
+        Ok(())
+    }
+
+    /// Every member, ordered by number.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let number = |url: &str| {
+            let digest = Sha256::new().chain_update(url).chain_update(&self.initial_cluster_token).finalize();
+            // Never 0, which means "nobody" in raft.
+            u64::from_be_bytes(digest[..8].try_into().unwrap_or([1; 8])).max(1)
+        };
+        let member = |(name, url): (&String, &String)| Member { id: number(url), name: name.clone(), peer_url: url.clone() };
+        let mut members: Vec<Member> = self.initial_cluster.iter().map(member).collect();
+        members.sort_by_key(|m| m.id);
+        members
+    }
+
+    /// The cluster's number: of all members together.
+    pub(crate) fn cluster_id(&self) -> u64 {
+        let mut digest = Sha256::new();
+        for member in self.members() {
+            digest.update(member.id.to_be_bytes());
+        }
+        u64::from_be_bytes(digest.finalize()[..8].try_into().unwrap_or([1; 8]))
+    }
+}

@@ -1,0 +1,412 @@
+//! The engine: one thread owns the replica, one the log's files, one the state.
+//!
+//! They talk through bounded channels. The owner never waits for a disk: entries
+//! leave for followers while the log thread syncs them, one sync covers all that
+//! has gathered meanwhile, and committed entries are applied beside it all.
+//!
+//! Invariants
+//!   E1  A proposer is answered once: by the state that applied its command, or with
+//!       an error that says whether the command may have been made.
+//!   E2  A linearizable read is answered only after the state has applied the index
+//!       that a majority confirmed after the read was asked for.
+//!   E3  A failed disk stops the member: nothing is acknowledged on its word.
+
+mod apply;
+mod owner;
+mod persist;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prost::Message as _;
+use raft::eraftpb::{ConfState, Message};
+use store_core::errors::RequestError;
+use store_core::mvcc::{Answer, Change};
+use store_core::replica::{Replica, Timing};
+use store_core::wire::{Command, command::Request};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::peers::Peers;
+use crate::state::{State, StateError};
+use crate::wal::{Wal, WalError};
+
+/// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the
+/// engine's own threads tell is bounded by what they were given and is never refused: the owner
+/// may be waiting for them.
+const INPUTS_MAX: usize = 8192;
+/// Work that waits for the log thread.
+const LOG_QUEUE_MAX: usize = 4096;
+/// Requests that wait for their command to be applied.
+const WAITING_MAX: usize = 20_000;
+/// How long a request may take before its outcome counts as unknown.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// Recent changes that watchers read without touching the disk.
+const RING_CHANGES_MAX: usize = 4096;
+const RING_BYTES_MAX: usize = 4 << 20;
+
+/// What the owner is told.
+pub(crate) enum Input {
+    /// From outside the engine, and counted.
+    Queued(Box<Input>),
+    Message(Box<Message>),
+    Propose { command: Vec<u8>, dropped: oneshot::Sender<()> },
+    Read(oneshot::Sender<Result<(), RequestError>>),
+    Persisted(u64),
+    Applied { index: u64 },
+    Flushed { index: u64 },
+    Leases { granted: Vec<(i64, i64)>, ended: Vec<i64> },
+    KeepAlive { lease: i64, renew: bool, reply: oneshot::Sender<Option<i64>> },
+    Snapshot(Box<raft::eraftpb::Snapshot>),
+    SnapshotSent { peer: u64, delivered: bool },
+    Unreachable(u64),
+    Failed(String),
+    Stop,
+}
+
+/// An answer, and the revision at which it was given.
+type Outcome = Result<(Answer, i64), RequestError>;
+
+/// What everybody may know of the member at any time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) leader: u64,
+    pub(crate) term: u64,
+    pub(crate) committed: u64,
+}
+
+/// Recent changes in order, each shared by all watchers.
+#[derive(Default)]
+struct Ring {
+    changes: VecDeque<Arc<Change>>,
+    bytes: usize,
+    /// Changes of revisions at or below this aren't all in the ring.
+    floor: i64,
+}
+
+/// The engine, as the rest of the member sees it.
+pub(crate) struct Engine {
+    pub(crate) id: u64,
+    pub(crate) state: State,
+    inputs: Sender<Input>,
+    /// Of them, requests and messages.
+    queued: AtomicUsize,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
+    leader_asks: Mutex<HashMap<u64, oneshot::Sender<Option<i64>>>>,
+    next_request: AtomicU64,
+    applied: AtomicU64,
+    position: watch::Sender<Position>,
+    revision: watch::Sender<i64>,
+    ring: Mutex<Ring>,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) failed: watch::Sender<Option<String>>,
+}
+
+/// Why a member can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log.
+    #[error("opening the log: {0}")]
+    Wal(#[from] WalError),
+    /// The state.
+    #[error("opening the state: {0}")]
+    State(#[from] StateError),
+    /// The folder.
+    #[error("{path}: {source}")]
+    Folder {
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What [`Engine::open`] leaves to be started.
+pub(crate) struct Opened {
+    pub(crate) engine: Arc<Engine>,
+    receiver: Receiver<Input>,
+    replica: Replica,
+    wal: Wal,
+    rank: u64,
+    size: u64,
+    tick: Duration,
+}
+
+impl Engine {
+    /// Opens log and state of a member.
+    pub(crate) fn open(config: &Config, boot: u64) -> Result<Opened, OpenError> {
+        let members = config.members();
+        let own = members.iter().position(|m| m.name == config.name).unwrap_or(0);
+        let id = members[own].id;
+        let folder = |path: &Path| {
+            std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.display().to_string(), source })
+        };
+        folder(&config.data_dir)?;
+        let (state, applied, applied_term) = State::open(&config.data_dir.join("state"))?;
+        let conf_state = ConfState::from((members.iter().map(|m| m.id).collect::<Vec<_>>(), vec![]));
+        let (wal, log) = Wal::open(&config.data_dir.join("log"), applied, applied_term, conf_state)?;
+        let ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
+        let timing = Timing { election_ticks: usize::try_from(ticks).unwrap_or(10).max(2), heartbeat_ticks: 1 };
+        let replica = Replica::new(id, boot, timing, applied, log);
+        let (inputs, receiver) = channel();
+        let revision = state.read().0.revision();
+        let engine = Arc::new(Self {
+            id,
+            state,
+            inputs,
+            queued: AtomicUsize::new(0),
+            leader_asks: Mutex::new(HashMap::new()),
+            waiting: Mutex::new(HashMap::new()),
+            // Numbers of one member never meet those of another, nor those of its earlier runs.
+            next_request: AtomicU64::new(id.rotate_left(32) ^ boot),
+            applied: AtomicU64::new(applied),
+            position: watch::Sender::new(Position::default()),
+            revision: watch::Sender::new(revision),
+            ring: Mutex::new(Ring { floor: revision, ..Ring::default() }),
+            syncs: AtomicU64::new(0),
+            failed: watch::Sender::new(None),
+        });
+        let (rank, size) = (own as u64, members.len() as u64);
+        Ok(Opened { engine, receiver, replica, wal, rank, size, tick: config.heartbeat_interval })
+    }
+
+    /// Gives a request or message to the owner; `false` if too many wait or it has ended.
+    pub(crate) fn send(&self, input: Input) -> bool {
+        if self.queued.fetch_add(1, Ordering::Relaxed) >= INPUTS_MAX {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.inputs.send(Input::Queued(Box::new(input))).is_ok()
+    }
+
+    /// Tells the owner what one of the engine's threads did.
+    fn tell(&self, input: Input) {
+        // The owner has ended: there is nobody left to tell.
+        let _ = self.inputs.send(input);
+    }
+
+    /// Commits a command and returns its answer (E1).
+    pub(crate) async fn propose(&self, request: Request) -> Outcome {
+        store_core::mvcc::check::request(&request)?;
+        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let command = Command { request_id, request: Some(request) }.encode_to_vec();
+        loop {
+            self.wait_for_leader(deadline).await?;
+            let (sender, answer) = oneshot::channel();
+            {
+                let mut waiting = self.waiting.lock();
+                if waiting.len() >= WAITING_MAX {
+                    return Err(RequestError::Busy);
+                }
+                waiting.insert(request_id, sender);
+            }
+            let _forget = Forget { engine: self, request_id };
+            let (dropped, was_dropped) = oneshot::channel();
+            if !self.send(Input::Propose { command: command.clone(), dropped }) {
+                return Err(RequestError::Busy);
+            }
+            tokio::select! {
+                answer = answer => return answer.unwrap_or(Err(RequestError::Stopped)),
+                Ok(()) = was_dropped => {}
+                () = tokio::time::sleep_until(deadline) => return Err(RequestError::Timeout),
+            }
+            // Dropped for want of a leader: certainly not made, so it may be tried again.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn wait_for_leader(&self, deadline: tokio::time::Instant) -> Result<(), RequestError> {
+        let mut position = self.position.subscribe();
+        let found = tokio::time::timeout_at(deadline, position.wait_for(|p| p.leader != 0)).await;
+        match found {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(RequestError::Stopped),
+            Err(_) => Err(RequestError::NoLeader),
+        }
+    }
+
+    /// Waits until a read of the state is linearizable (E2).
+    pub(crate) async fn linearize(&self) -> Result<(), RequestError> {
+        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        self.wait_for_leader(deadline).await?;
+        let (sender, ready) = oneshot::channel();
+        if !self.send(Input::Read(sender)) {
+            return Err(RequestError::Busy);
+        }
+        match tokio::time::timeout_at(deadline, ready).await {
+            Ok(result) => result.unwrap_or(Err(RequestError::Stopped)),
+            Err(_) => Err(RequestError::Timeout),
+        }
+    }
+
+    /// Renews a lease, or asks for its remaining seconds; -1 if there is no such lease,
+    /// `None` if no leader answers. A follower asks the leader.
+    pub(crate) async fn keep_alive(&self, peers: &Peers, lease: i64, renew: bool) -> Option<i64> {
+        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        while self.wait_for_leader(deadline).await.is_ok() {
+            let leader = self.position.borrow().leader;
+            let asked = if leader == self.id { self.keep_alive_here(lease, renew).await } else { self.ask_leader(peers, leader, lease, renew).await };
+            if asked.is_some() {
+                return asked;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        None
+    }
+
+    /// As the leader; `None` if this member isn't.
+    pub(crate) async fn keep_alive_here(&self, lease: i64, renew: bool) -> Option<i64> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::KeepAlive { lease, renew, reply });
+        tokio::time::timeout(Duration::from_secs(1), answer).await.ok()?.ok()?
+    }
+
+    async fn ask_leader(&self, peers: &Peers, leader: u64, lease: i64, renew: bool) -> Option<i64> {
+        let nonce = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut asks = self.leader_asks.lock();
+            if asks.len() >= WAITING_MAX {
+                return None;
+            }
+            asks.insert(nonce, reply);
+        }
+        peers.ask(leader, nonce, lease, renew);
+        let answer = tokio::time::timeout(Duration::from_secs(1), answer).await;
+        self.leader_asks.lock().remove(&nonce);
+        answer.ok()?.ok()?
+    }
+
+    /// A leader's answer to [`Engine::ask_leader`].
+    pub(crate) fn leader_answered(&self, nonce: u64, remaining: Option<i64>) {
+        if let Some(reply) = self.leader_asks.lock().remove(&nonce) {
+            let _ = reply.send(remaining);
+        }
+    }
+
+    pub(crate) fn position(&self) -> watch::Receiver<Position> {
+        self.position.subscribe()
+    }
+
+    /// Tells of each new revision.
+    pub(crate) fn revisions(&self) -> watch::Receiver<i64> {
+        self.revision.subscribe()
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Changes from revision `from` on, whole revisions, up to what is published.
+    ///
+    /// From the ring if it reaches back that far, else from disk; at most a bounded number at once.
+    pub(crate) fn changes_from(&self, from: i64) -> Result<Vec<Arc<Change>>, RequestError> {
+        const AT_ONCE: usize = 1000;
+        {
+            let ring = self.ring.lock();
+            if from > ring.floor {
+                let start = ring.changes.partition_point(|c| c.at.main < from);
+                let mut end = (start + AT_ONCE).min(ring.changes.len());
+                while end < ring.changes.len() && ring.changes[end].at.main == ring.changes[end - 1].at.main {
+                    end += 1;
+                }
+                return Ok(ring.changes.range(start..end).cloned().collect());
+            }
+        }
+        let to = *self.revision.borrow();
+        Ok(self.state.changes(from, to, AT_ONCE)?.into_iter().map(Arc::new).collect())
+    }
+
+    /// Publishes applied changes to watchers.
+    fn publish(&self, changes: Vec<Change>, revision: i64) {
+        let mut ring = self.ring.lock();
+        for change in changes {
+            ring.bytes += change.kv.key.len() + change.kv.value.len();
+            ring.changes.push_back(Arc::new(change));
+        }
+        while ring.changes.len() > RING_CHANGES_MAX || ring.bytes > RING_BYTES_MAX {
+            let Some(oldest) = ring.changes.pop_front() else { break };
+            ring.bytes -= oldest.kv.key.len() + oldest.kv.value.len();
+            // A revision that lost a change isn't whole any more.
+            ring.floor = oldest.at.main;
+        }
+        drop(ring);
+        self.revision.send_if_modified(|now| std::mem::replace(now, revision) != revision);
+    }
+
+    /// Forgets everything recent, after a snapshot replaced the state.
+    fn restart_ring(&self, revision: i64) {
+        *self.ring.lock() = Ring { floor: revision, ..Ring::default() };
+        self.revision.send_replace(revision);
+    }
+
+    fn answer(&self, request_id: u64, outcome: Outcome) {
+        if let Some(waiter) = self.waiting.lock().remove(&request_id) {
+            // The client may have gone.
+            let _ = waiter.send(outcome);
+        }
+    }
+
+    /// Everybody who waits learns that the outcome is unknown.
+    fn fail_waiting(&self, error: RequestError) {
+        for (_, waiter) in self.waiting.lock().drain() {
+            let _ = waiter.send(Err(error));
+        }
+    }
+}
+
+/// Takes a request's place back when its client goes.
+struct Forget<'a> {
+    engine: &'a Engine,
+    request_id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.engine.waiting.lock().remove(&self.request_id);
+    }
+}
+
+/// The running threads.
+pub(crate) struct Running {
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits for the threads to end, after the owner was told to stop.
+    pub(crate) fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("an engine thread panicked");
+            }
+        }
+    }
+}
+
+/// Starts the engine's threads.
+pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken) -> std::io::Result<Running> {
+    let Opened { engine, receiver, replica, wal, rank, size, tick } = opened;
+    let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
+    let (to_state, state_inbox) = sync_channel(1024);
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let log_thread = {
+        let (engine, peers) = (engine.clone(), peers.clone());
+        spawn("store-log", Box::new(move || persist::run(&engine, &peers, wal, &log_inbox)))?
+    };
+    let state_thread = {
+        let engine = engine.clone();
+        spawn("store-state", Box::new(move || apply::run(&engine, &state_inbox)))?
+    };
+    let owner_thread = {
+        let owner = owner::Owner::new(engine, peers, replica, to_log, to_state, owner::Pace { rank, size, tick });
+        spawn("store-raft", Box::new(move || owner.run(&receiver, &shutdown)))?
+    };
+    Ok(Running { threads: vec![owner_thread, log_thread, state_thread] })
+}

@@ -1,0 +1,102 @@
+//! The state thread: applies committed entries, answers who waits, tells watchers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use raft::eraftpb::{ConfState, Entry, Snapshot};
+
+use super::{Engine, Input};
+use crate::state::StateError;
+
+/// What the state thread is given.
+pub(super) enum ToState {
+    /// Committed entries, in order.
+    Apply(Vec<Entry>),
+    /// Replace the state; tell when it is durable.
+    Install(Box<Snapshot>, SyncSender<()>),
+    /// A peer needs a snapshot of the state.
+    Build(ConfState),
+}
+
+/// Entries and bytes after which the state is made durable, so that the log can be cut.
+const FLUSH_ENTRIES: u64 = 20_000;
+const FLUSH_BYTES: usize = 24 << 20;
+/// Pause between slices of collection while nothing else is to do.
+const COLLECT_PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) fn run(engine: &Arc<Engine>, inbox: &Receiver<ToState>) {
+    if let Err(error) = work(engine, inbox) {
+        engine.tell(Input::Failed(error.to_string()));
+    }
+    // A clean end: what was applied needs no replay at the next start.
+    if let Err(error) = engine.state.flush() {
+        tracing::warn!(%error, "flushing the state at the end");
+    }
+}
+
+fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateError> {
+    let (mut entries, mut bytes) = (0, 0);
+    // Compaction of an earlier run may not be done.
+    let mut collecting = true;
+    loop {
+        let next = if collecting {
+            match inbox.recv_timeout(COLLECT_PAUSE) {
+                Ok(next) => next,
+                Err(RecvTimeoutError::Timeout) => {
+                    collecting = engine.state.collect()?;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        } else {
+            match inbox.recv() {
+                Ok(next) => next,
+                Err(_) => return Ok(()),
+            }
+        };
+        match next {
+            ToState::Apply(list) => {
+                let last = list.last().map(|e| e.index);
+                for entry in &list {
+                    entries += 1;
+                    bytes += entry.data.len();
+                    collecting |= apply(engine, entry)?;
+                }
+                if let Some(index) = last {
+                    engine.applied.store(index, Ordering::Release);
+                    engine.tell(Input::Applied { index });
+                    if entries >= FLUSH_ENTRIES || bytes >= FLUSH_BYTES {
+                        engine.state.flush()?;
+                        (entries, bytes) = (0, 0);
+                        engine.tell(Input::Flushed { index });
+                    }
+                }
+            }
+            ToState::Install(snapshot, done) => {
+                engine.state.install(&snapshot)?;
+                engine.applied.store(snapshot.get_metadata().index, Ordering::Release);
+                let revision = engine.state.read().0.revision();
+                engine.restart_ring(revision);
+                // The owner waits for this; it ends only with the member.
+                let _ = done.send(());
+            }
+            ToState::Build(conf_state) => engine.tell(Input::Snapshot(Box::new(engine.state.snapshot(conf_state)?))),
+        }
+    }
+}
+
+/// Applies an entry; returns whether compaction left something to collect.
+fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
+    let Some(applied) = engine.state.apply(entry)? else { return Ok(false) };
+    let compacted = matches!(applied.answer, Ok(store_core::mvcc::Answer::Compact));
+    if !applied.granted.is_empty() || !applied.ended.is_empty() {
+        engine.tell(Input::Leases { granted: applied.granted, ended: applied.ended });
+    }
+    if !applied.changes.is_empty() {
+        engine.publish(applied.changes, applied.revision);
+    }
+    engine.answer(applied.request_id, applied.answer.map(|answer| (answer, applied.revision)));
+    Ok(compacted)
+}

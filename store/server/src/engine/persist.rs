@@ -1,0 +1,79 @@
+//! The log thread: writes what steps ask for, one sync for all that gathered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+
+use raft::eraftpb::{HardState, Message};
+use store_core::replica::Persist;
+
+use super::{Engine, Input};
+use crate::peers::Peers;
+use crate::wal::{Wal, WalError};
+
+/// What the log thread is given.
+pub(super) enum ToLog {
+    /// Write, then release the messages that depend on it.
+    Step { number: u64, persist: Persist, after: Vec<Message> },
+    /// Begin anew behind an installed snapshot, then go on as with a step.
+    Reset { number: u64, index: u64, term: u64, hard_state: HardState, after: Vec<Message> },
+    /// Entries up to here are durably applied.
+    Release(u64),
+}
+
+/// Steps that one sync covers at most.
+const BATCH_STEPS_MAX: usize = 1024;
+
+pub(super) fn run(engine: &Arc<Engine>, peers: &Peers, mut wal: Wal, inbox: &Receiver<ToLog>) {
+    while let Ok(first) = inbox.recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_STEPS_MAX {
+            match inbox.try_recv() {
+                Ok(next) => batch.push(next),
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = write(engine, peers, &mut wal, batch) {
+            // E3: nothing that this batch would have acknowledged leaves.
+            engine.tell(Input::Failed(error.to_string()));
+            return;
+        }
+    }
+}
+
+fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) -> Result<(), WalError> {
+    let (mut sync, mut last, mut messages) = (false, None, Vec::new());
+    let mut release = None;
+    for item in batch {
+        match item {
+            ToLog::Step { number, persist, after } => {
+                wal.push(&persist.entries, persist.hard_state.as_ref());
+                sync |= persist.sync;
+                last = Some(number);
+                messages.extend(after);
+            }
+            ToLog::Reset { number, index, term, hard_state, after } => {
+                wal.reset(index, term, &hard_state)?;
+                last = Some(number);
+                messages.extend(after);
+            }
+            ToLog::Release(index) => release = Some(index),
+        }
+    }
+    if last.is_some() {
+        wal.flush(sync)?;
+        if sync {
+            engine.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    for message in messages {
+        peers.send(engine, message);
+    }
+    if let Some(number) = last {
+        engine.tell(Input::Persisted(number));
+    }
+    if let Some(index) = release {
+        wal.release(index)?;
+    }
+    Ok(())
+}

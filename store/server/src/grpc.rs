@@ -1,0 +1,82 @@
+//! etcd's v3 API.
+
+mod kv;
+mod lease;
+mod maintenance;
+mod watch;
+
+use std::sync::Arc;
+
+use store_core::errors::RequestError;
+use store_core::wire::ResponseHeader;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::peers::Peers;
+
+/// Generated services; their messages are store-core's.
+#[allow(missing_docs, clippy::all, reason = "generated from etcd.proto")]
+#[allow(unreachable_pub, reason = "generated")]
+mod services {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+}
+
+use services::cluster_server::ClusterServer;
+use services::kv_server::KvServer;
+use services::lease_server::LeaseServer;
+use services::maintenance_server::MaintenanceServer;
+use services::watch_server::WatchServer;
+
+/// The etcd version whose API this is. Clients turn features on by it.
+pub(crate) const VERSION: &str = "3.6.0";
+
+/// What every service works with.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) cluster_id: u64,
+}
+
+impl Service {
+    pub(crate) fn header(&self, revision: i64) -> Option<ResponseHeader> {
+        let term = self.engine.position().borrow().term;
+        Some(ResponseHeader { cluster_id: self.cluster_id, member_id: self.engine.id, revision, raft_term: term })
+    }
+
+    /// The header at the newest revision of this member.
+    pub(crate) fn header_now(&self) -> Option<ResponseHeader> {
+        let revision = self.engine.state.read().0.revision();
+        self.header(revision)
+    }
+}
+
+/// All services on one router.
+pub(crate) fn routes(service: &Service) -> Routes {
+    let largest = service.config.max_request_bytes + 512 * 1024;
+    Routes::new(KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX))
+        .add_service(WatchServer::new(service.clone()).max_encoding_message_size(usize::MAX))
+        .add_service(LeaseServer::new(service.clone()))
+        .add_service(ClusterServer::new(service.clone()))
+        .add_service(MaintenanceServer::new(service.clone()))
+}
+
+/// The one place where errors become gRPC codes. Source: etcd `rpctypes/error.go`.
+pub(crate) fn status(error: RequestError) -> Status {
+    use RequestError as E;
+    let code = match error {
+        E::EmptyKey | E::KeyNotFound | E::ValueProvided | E::LeaseProvided | E::TooManyOps | E::DuplicateKey | E::InvalidSort | E::TooLarge => {
+            Code::InvalidArgument
+        }
+        E::Compacted | E::Future | E::LeaseTooLong => Code::OutOfRange,
+        E::LeaseNotFound => Code::NotFound,
+        E::LeaseExists => Code::FailedPrecondition,
+        E::Busy => Code::ResourceExhausted,
+        E::NoLeader | E::Timeout | E::LeaderFailed | E::Stopped => Code::Unavailable,
+        E::Disk => Code::DataLoss,
+    };
+    Status::new(code, error.to_string())
+}

@@ -1,0 +1,78 @@
+//! KV: Range, Put, DeleteRange, Txn, Compact.
+
+use store_core::errors::RequestError;
+use store_core::mvcc::{Answer, check};
+use store_core::wire::command::Request as Command;
+use store_core::wire::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, TxnRequest, TxnResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::services::kv_server::Kv;
+use super::{Service, status};
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Service {
+    fn check_size(&self, message: &impl prost::Message) -> Result<(), Status> {
+        if message.encoded_len() > self.config.max_request_bytes { Err(status(RequestError::TooLarge)) } else { Ok(()) }
+    }
+
+    async fn commit(&self, command: Command) -> Result<(Answer, i64), Status> {
+        self.engine.propose(command).await.map_err(status)
+    }
+}
+
+/// An answer of another kind than its command's would be a fault of ours.
+fn mismatch() -> Status {
+    Status::internal("the answer doesn't fit its command")
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn range(&self, request: Request<RangeRequest>) -> Reply<RangeResponse> {
+        let request = request.into_inner();
+        check::range(&request).map_err(status)?;
+        if !request.serializable {
+            self.engine.linearize().await.map_err(status)?;
+        }
+        let service = self.clone();
+        // Values may have to come from disk.
+        let answer = tokio::task::spawn_blocking(move || {
+            let (mvcc, values) = service.engine.state.read();
+            let mut answer = mvcc.range(&request, values).map_err(status)?;
+            answer.header = service.header(mvcc.revision());
+            Ok(Response::new(answer))
+        });
+        answer.await.map_err(|_| Status::internal("the read was abandoned"))?
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Reply<PutResponse> {
+        let request = request.into_inner();
+        self.check_size(&request)?;
+        let (Answer::Put(mut answer), revision) = self.commit(Command::Put(request)).await? else { return Err(mismatch()) };
+        answer.header = self.header(revision);
+        Ok(Response::new(answer))
+    }
+
+    async fn delete_range(&self, request: Request<DeleteRangeRequest>) -> Reply<DeleteRangeResponse> {
+        let command = Command::DeleteRange(request.into_inner());
+        let (Answer::DeleteRange(mut answer), revision) = self.commit(command).await? else { return Err(mismatch()) };
+        answer.header = self.header(revision);
+        Ok(Response::new(answer))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Reply<TxnResponse> {
+        let request = request.into_inner();
+        self.check_size(&request)?;
+        let (Answer::Txn(mut answer), revision) = self.commit(Command::Txn(request)).await? else { return Err(mismatch()) };
+        answer.header = self.header(revision);
+        Ok(Response::new(answer))
+    }
+
+    async fn compact(&self, request: Request<CompactionRequest>) -> Reply<CompactionResponse> {
+        let (_, revision) = self.commit(Command::Compact(request.into_inner())).await?;
+        Ok(Response::new(CompactionResponse { header: self.header(revision) }))
+    }
+}

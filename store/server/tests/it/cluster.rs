@@ -1,0 +1,122 @@
+//! Members in this process, each on threads, ports and a folder of its own.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use store_server::{Config, ServeError, Tls};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct Member {
+    pub(crate) config: Config,
+    running: Option<(CancellationToken, JoinHandle<Result<(), ServeError>>)>,
+}
+
+/// A cluster; everything ends with it.
+pub(crate) struct Cluster {
+    pub(crate) members: Vec<Member>,
+    pub(crate) dir: TempDir,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// Certificates for mutual TLS between members.
+fn peer_tls(dir: &TempDir) -> Tls {
+    let key = KeyPair::generate().expect("a key");
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "store-ca");
+    let ca = ca.self_signed(&key).expect("a CA");
+    let issuer = Issuer::from_ca_cert_pem(&ca.pem(), key).expect("an issuer");
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().expect("a key");
+    let cert = params.signed_by(&key, &issuer).expect("a certificate");
+    let write = |name: &str, text: String| -> PathBuf {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path
+    };
+    Tls {
+        cert_file: Some(write("peer.crt", cert.pem())),
+        key_file: Some(write("peer.key", key.serialize_pem())),
+        trusted_ca_file: Some(write("ca.crt", ca.pem())),
+        client_cert_auth: true,
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(size: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let tls = peer_tls(&dir);
+        let peers: BTreeMap<String, String> = (0..size).map(|i| (format!("m{i}"), format!("https://127.0.0.1:{}", free_port()))).collect();
+        let member = |(name, peer): (&String, &String)| {
+            let client = format!("http://127.0.0.1:{}", free_port());
+            let config = Config {
+                name: name.clone(),
+                data_dir: dir.path().join(name),
+                listen_client_urls: vec![client.clone()],
+                advertise_client_urls: vec![client],
+                listen_peer_urls: vec![peer.clone()],
+                initial_cluster: peers.clone(),
+                peer_tls: tls.clone(),
+                ..Config::default()
+            };
+            Member { config, running: None }
+        };
+        let members = peers.iter().map(member).collect();
+        Self { members, dir }
+    }
+
+    pub(crate) async fn started(size: usize) -> Self {
+        let mut cluster = Self::new(size);
+        (0..size).for_each(|at| cluster.start(at));
+        cluster.wait_for_leader().await;
+        cluster
+    }
+
+    pub(crate) fn start(&mut self, at: usize) {
+        let token = CancellationToken::new();
+        let task = tokio::spawn(store_server::run(self.members[at].config.clone(), token.clone()));
+        self.members[at].running = Some((token, task));
+    }
+
+    pub(crate) async fn stop(&mut self, at: usize) {
+        if let Some((token, task)) = self.members[at].running.take() {
+            token.cancel();
+            task.await.expect("no panic").expect("a clean end");
+        }
+    }
+
+    pub(crate) fn url(&self, at: usize) -> String {
+        self.members[at].config.listen_client_urls[0].clone()
+    }
+
+    pub(crate) async fn client(&self, at: usize) -> etcd_client::Client {
+        let options = etcd_client::ConnectOptions::new().with_connect_timeout(Duration::from_secs(1));
+        etcd_client::Client::connect([self.url(at)], Some(options)).await.expect("a client")
+    }
+
+    /// The place of the leader, as the running members say; waits until they know.
+    pub(crate) async fn wait_for_leader(&self) -> usize {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while tokio::time::Instant::now() < deadline {
+            for at in (0..self.members.len()).filter(|at| self.members[*at].running.is_some()) {
+                let Ok(status) = self.client(at).await.status().await else { continue };
+                let id = status.header().map_or(0, etcd_client::ResponseHeader::member_id);
+                if status.leader() == id && id != 0 {
+                    return at;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("no leader in 20 s");
+    }
+}

@@ -1,0 +1,87 @@
+//! Debian's etcdctl 3.4 on each member.
+
+use std::process::Command;
+
+use crate::cluster::Cluster;
+
+fn etcdctl(url: &str, arguments: &[&str], input: &str) -> String {
+    use std::io::Write as _;
+    let mut child = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", url])
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("etcdctl is installed (Debian's package etcd-client)");
+    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("write");
+    let output = child.wait_with_output().expect("etcdctl ends");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "etcdctl {arguments:?}: {text}");
+    text
+}
+
+/// The first lines of a watch from the beginning; the watch itself would never end.
+fn first_watched(url: &str, key: &str) -> Vec<String> {
+    use std::io::BufRead as _;
+    let mut child = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", url, "watch", key, "--rev=1"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("etcdctl");
+    let lines = std::io::BufReader::new(child.stdout.take().expect("stdout")).lines();
+    let first = lines.map_while(Result::ok).take(3).collect();
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    first
+}
+
+fn walk_through(url: &str, prefix: &str) {
+    let key = format!("{prefix}a");
+    let ctl = |arguments: &[&str]| etcdctl(url, arguments, "");
+    assert_eq!(ctl(&["put", &key, "1"]).trim(), "OK");
+    assert_eq!(ctl(&["put", "--prev-kv", &key, "2"]).lines().nth(2), Some("1"));
+    assert_eq!(ctl(&["get", &key]).trim(), format!("{key}\n2"));
+    assert_eq!(ctl(&["get", "--prefix", prefix, "--keys-only"]).trim(), key);
+    let txn = etcdctl(url, &["txn"], &format!("value(\"{key}\") = \"2\"\n\nput {key} 3\n\nget {key}\n\n"));
+    assert!(txn.contains("SUCCESS"), "{txn}");
+    let watched = first_watched(url, &key);
+    assert_eq!(watched, ["PUT", &key, "1"]);
+    let granted = ctl(&["lease", "grant", "100"]);
+    let id = granted.split_whitespace().nth(1).expect("a lease").to_owned();
+    ctl(&["put", "--lease", &id, &format!("{prefix}leased"), "x"]);
+    assert!(ctl(&["lease", "timetolive", &id, "--keys"]).contains(&format!("{prefix}leased")));
+    assert!(ctl(&["lease", "keep-alive", "--once", &id]).contains("keepalived with TTL(100)"));
+    assert!(ctl(&["lease", "list"]).contains(&id));
+    ctl(&["lease", "revoke", &id]);
+    assert_eq!(ctl(&["get", &format!("{prefix}leased")]).trim(), "");
+    assert_eq!(ctl(&["del", &key]).trim(), "1");
+    assert!(ctl(&["endpoint", "health"]).contains("is healthy"));
+    assert!(ctl(&["endpoint", "status"]).contains("3.6.0"));
+    assert_eq!(ctl(&["member", "list"]).lines().count(), 3);
+    assert!(ctl(&["defrag"]).contains("Finished defragmenting"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_works_on_each_member() {
+    let cluster = Cluster::started(3).await;
+    for at in 0..3 {
+        let url = cluster.url(at);
+        tokio::task::spawn_blocking(move || walk_through(&url, &format!("m{at}-"))).await.expect("no panic");
+    }
+    let url = cluster.url(0);
+    let health = tokio::task::spawn_blocking(move || {
+        ["/health", "/readyz", "/version", "/metrics"].map(|path| {
+            let output = Command::new("curl").args(["-s", &format!("{url}{path}")]).output().expect("curl");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+    });
+    let [health, ready, version, metrics] = health.await.expect("no panic");
+    assert!(health.contains("\"health\":\"true\""), "{health}");
+    assert_eq!(ready, "ok\n");
+    assert!(version.contains("3.6.0"));
+    assert!(metrics.contains("etcd_server_has_leader 1"), "{metrics}");
+    assert!(cluster.dir.path().exists());
+}

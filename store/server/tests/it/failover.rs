@@ -1,0 +1,50 @@
+//! A leader goes; what it acknowledged stays.
+
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_the_leader() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let follower = (leader + 1) % 3;
+    let mut client = cluster.client(follower).await;
+    let writer = tokio::spawn(async move {
+        let mut acknowledged = Vec::new();
+        for n in 0..200 {
+            // An unknown outcome is not an acknowledgement; the next write goes on.
+            if client.put(format!("k{n:03}"), "v", None).await.is_ok() {
+                acknowledged.push(format!("k{n:03}"));
+            }
+        }
+        acknowledged
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cluster.stop(leader).await;
+    let acknowledged = writer.await.expect("no panic");
+    assert!(acknowledged.len() > 100, "writes resumed: {}", acknowledged.len());
+    let mut reader = cluster.client((leader + 2) % 3).await;
+    for key in &acknowledged {
+        assert_eq!(reader.get(key.as_str(), None).await.expect("a read").count(), 1, "{key} was acknowledged");
+    }
+    // The old leader comes back and catches up.
+    cluster.start(leader);
+    cluster.wait_for_leader().await;
+    let mut back = cluster.client(leader).await;
+    let last = acknowledged.last().expect("some").as_str();
+    assert_eq!(back.get(last, None).await.expect("a read").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nothing_is_acknowledged() {
+    let mut cluster = Cluster::started(3).await;
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    let mut client = cluster.client(0).await;
+    assert!(client.put("k", "v", None).await.is_err());
+    assert!(client.get("k", None).await.is_err(), "a linearizable read needs a majority too");
+    cluster.start(1);
+    cluster.wait_for_leader().await;
+    client.put("k", "w", None).await.expect("a majority is back");
+}
