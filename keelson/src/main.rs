@@ -1,2 +1,142 @@
-//! .
-fn main() {}
+//! The one binary: arguments, roles, supervision.
+//!
+//! Run under the name `etcd` it is the store, so that it can stand where etcd stood.
+
+mod pki;
+mod server;
+mod status;
+mod store_args;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A Kubernetes-compatible cluster in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "keelson", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a whole cluster on this machine and watch over it
+    Up(up::UpArgs),
+    /// Stop what `up` started
+    Down {
+        /// The folder given to `up`
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Remove the folder with all its data
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Show members, leader, components and nodes
+    Status {
+        /// The folder given to `up`
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+    },
+    /// One member of the store: etcd's v3 API, etcd's flags
+    Store(Box<store_args::StoreArgs>),
+    /// The control plane: the API and its controllers
+    Server(Box<server::ServerArgs>),
+    /// Run a program that dies with its parent (used by `up`)
+    #[command(hide = true)]
+    Supervised {
+        parent: i32,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().collect();
+    let called = arguments.first().map(PathBuf::from);
+    let called = called.as_deref().and_then(|p| p.file_name()).and_then(|n| n.to_str());
+    if called == Some("etcd") {
+        arguments.insert(1, "store".to_owned());
+    }
+    let cli = Cli::parse_from(store_args::go_flags(arguments));
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("keelson: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    if let Command::Supervised { parent, command } = &cli.command {
+        return up::supervise::become_supervised(*parent, command);
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| "info,kube_client=off".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    // `up` binds its children to the thread that starts them: it must be the main thread, which lives longest.
+    let runtime = match &cli.command {
+        Command::Server(_) | Command::Store(_) => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+        }
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    };
+    runtime.context("starting the runtime")?.block_on(dispatch(cli.command))
+}
+
+async fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Up(args) => up::up(args).await,
+        Command::Down { data_dir, purge } => down(&up::data_dir(data_dir.as_ref()), purge).await,
+        Command::Status { data_dir } => status::show(&existing(&up::data_dir(data_dir.as_ref()))?).await,
+        Command::Store(args) => {
+            let config = (*args).into_config()?;
+            store_server::run(config, until_signal()?).await.context("store")
+        }
+        Command::Server(args) => server::run(*args, until_signal()?).await,
+        Command::Supervised { .. } => bail!("handled before the runtime was started"),
+    }
+}
+
+/// A token that SIGINT or SIGTERM cancels.
+fn until_signal() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(token)
+}
+
+/// The layout of a folder that must be there.
+fn existing(root: &std::path::Path) -> Result<up::cluster::Layout> {
+    if !root.is_dir() {
+        bail!("there is no cluster in {}: start one with `keelson up`, or name its folder with --data-dir", root.display());
+    }
+    Ok(up::cluster::Layout { root: root.canonicalize()? })
+}
+
+async fn down(root: &std::path::Path, purge: bool) -> Result<()> {
+    let layout = existing(root)?;
+    let stopped = up::state::stop(&layout).await?;
+    println!("{}", if stopped { "stopped" } else { "nothing was running" });
+    if purge {
+        up::purge(&layout)?;
+        println!("removed {}", layout.root.display());
+    }
+    Ok(())
+}

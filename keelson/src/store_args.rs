@@ -1,0 +1,130 @@
+//! etcd's flags and `ETCD_*` variables, for what the store has.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use store_server::{Config, Tls};
+
+/// Arguments of `keelson store`, named as etcd's.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArgs {
+    /// Name of this member
+    #[arg(long, env = "ETCD_NAME", default_value = "default")]
+    name: String,
+    /// Folder for log and state [default: NAME.etcd]
+    #[arg(long, env = "ETCD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// URLs to serve clients on
+    #[arg(long, env = "ETCD_LISTEN_CLIENT_URLS", value_delimiter = ',', default_value = "http://localhost:2379")]
+    listen_client_urls: Vec<String>,
+    /// URLs that clients are told of
+    #[arg(long, env = "ETCD_ADVERTISE_CLIENT_URLS", value_delimiter = ',', default_value = "http://localhost:2379")]
+    advertise_client_urls: Vec<String>,
+    /// URLs to serve peers on
+    #[arg(long, env = "ETCD_LISTEN_PEER_URLS", value_delimiter = ',', default_value = "http://localhost:2380")]
+    listen_peer_urls: Vec<String>,
+    /// URL by which peers reach this member
+    #[arg(long, env = "ETCD_INITIAL_ADVERTISE_PEER_URLS", default_value = "http://localhost:2380")]
+    initial_advertise_peer_urls: String,
+    /// Every member, NAME=URL separated by commas [default: NAME=initial-advertise-peer-urls]
+    #[arg(long, env = "ETCD_INITIAL_CLUSTER")]
+    initial_cluster: Option<String>,
+    /// Tells clusters apart that happen to have the same URLs
+    #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN", default_value = "etcd-cluster")]
+    initial_cluster_token: String,
+    /// Milliseconds between heartbeats
+    #[arg(long, env = "ETCD_HEARTBEAT_INTERVAL", default_value_t = 100)]
+    heartbeat_interval: u64,
+    /// Milliseconds without a leader before an election
+    #[arg(long, env = "ETCD_ELECTION_TIMEOUT", default_value_t = 1000)]
+    election_timeout: u64,
+    /// Largest request, bytes
+    #[arg(long, env = "ETCD_MAX_REQUEST_BYTES", default_value_t = 1_572_864)]
+    max_request_bytes: usize,
+    /// Serving certificate for clients
+    #[arg(long, env = "ETCD_CERT_FILE")]
+    cert_file: Option<PathBuf>,
+    /// Key of the serving certificate
+    #[arg(long, env = "ETCD_KEY_FILE")]
+    key_file: Option<PathBuf>,
+    /// CA of clients' certificates
+    #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
+    trusted_ca_file: Option<PathBuf>,
+    /// Demand client certificates
+    #[arg(long, env = "ETCD_CLIENT_CERT_AUTH")]
+    client_cert_auth: bool,
+    /// Certificate towards peers
+    #[arg(long, env = "ETCD_PEER_CERT_FILE")]
+    peer_cert_file: Option<PathBuf>,
+    /// Key of the certificate towards peers
+    #[arg(long, env = "ETCD_PEER_KEY_FILE")]
+    peer_key_file: Option<PathBuf>,
+    /// CA of peers' certificates
+    #[arg(long, env = "ETCD_PEER_TRUSTED_CA_FILE")]
+    peer_trusted_ca_file: Option<PathBuf>,
+    /// Demand certificates of peers
+    #[arg(long, env = "ETCD_PEER_CLIENT_CERT_AUTH")]
+    peer_client_cert_auth: bool,
+}
+
+impl StoreArgs {
+    /// The settings that the arguments mean.
+    pub(crate) fn into_config(self) -> Result<Config> {
+        let cluster = self.initial_cluster.unwrap_or_else(|| format!("{}={}", self.name, self.initial_advertise_peer_urls));
+        let member = |part: &str| -> Result<(String, String)> {
+            let (name, url) = part.split_once('=').with_context(|| format!("--initial-cluster: {part:?} is not NAME=URL"))?;
+            Ok((name.to_owned(), url.to_owned()))
+        };
+        let initial_cluster = cluster.split(',').map(member).collect::<Result<BTreeMap<_, _>>>()?;
+        Ok(Config {
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name))),
+            name: self.name,
+            listen_client_urls: self.listen_client_urls,
+            advertise_client_urls: self.advertise_client_urls,
+            listen_peer_urls: self.listen_peer_urls,
+            initial_cluster,
+            initial_cluster_token: self.initial_cluster_token,
+            heartbeat_interval: Duration::from_millis(self.heartbeat_interval),
+            election_timeout: Duration::from_millis(self.election_timeout),
+            max_request_bytes: self.max_request_bytes,
+            client_tls: Tls {
+                cert_file: self.cert_file,
+                key_file: self.key_file,
+                trusted_ca_file: self.trusted_ca_file,
+                client_cert_auth: self.client_cert_auth,
+            },
+            peer_tls: Tls {
+                cert_file: self.peer_cert_file,
+                key_file: self.peer_key_file,
+                trusted_ca_file: self.peer_trusted_ca_file,
+                client_cert_auth: self.peer_client_cert_auth,
+            },
+        })
+    }
+}
+
+/// Go's flags take one dash or two; clap takes two. Only the store is written the Go way.
+pub(crate) fn go_flags(arguments: Vec<String>) -> Vec<String> {
+    if arguments.get(1).map(String::as_str) != Some("store") {
+        return arguments;
+    }
+    let longer = |argument: String| match argument.strip_prefix('-') {
+        Some(rest) if rest.len() > 1 && !rest.starts_with('-') => format!("-{argument}"),
+        _ => argument,
+    };
+    arguments.into_iter().map(longer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::go_flags;
+
+    #[test]
+    fn one_dash_is_as_good_as_two() {
+        let given = ["keelson", "store", "-name=a", "--data-dir", "d", "-h"].map(str::to_owned).to_vec();
+        assert_eq!(go_flags(given), ["keelson", "store", "--name=a", "--data-dir", "d", "-h"]);
+    }
+}
