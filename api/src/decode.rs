@@ -11,9 +11,9 @@
 //!   C2  Every scalar has its schema's type.
 //! Source: `sigs.k8s.io/json` (strict errors), apimachinery `serializer/json`.
 
-mod tree;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use serde_json::{Map, Value};
 
@@ -88,7 +88,12 @@ pub fn yaml(bytes: &[u8], ty: Option<TypeId>, validation: Validation) -> Result<
     finish(object, duplicates, ty, validation)
 }
 
-fn finish(mut object: Value, duplicates: Vec<String>, ty: Option<TypeId>, validation: Validation) -> Result<Decoded, DecodeError> {
+fn finish(
+    mut object: Value,
+    duplicates: Vec<String>,
+    ty: Option<TypeId>,
+    validation: Validation,
+) -> Result<Decoded, DecodeError> {
     let mut findings: Vec<String> = duplicates.into_iter().map(|path| format!("duplicate field {path:?}")).collect();
     if let Some(ty) = ty {
         findings.extend(walk(ty, &mut object)?);
@@ -167,7 +172,8 @@ impl Walker {
 
     /// The place as Go's type errors print it: no indexes.
     fn go_place(&self, owner: TypeId) -> String {
-        let names: Vec<&str> = self.path.iter().filter_map(|s| if let Step::Field(name) = s { Some(*name) } else { None }).collect();
+        let names: Vec<&str> =
+            self.path.iter().filter_map(|s| if let Step::Field(name) = s { Some(*name) } else { None }).collect();
         format!("{}.{}", owner.name(), names.join("."))
     }
 
@@ -246,7 +252,11 @@ impl Walker {
             Element::MicroTime => return self.time(owner, value, true),
             Element::IntOrString => value.is_string() || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             Element::FieldsV1 => value.is_object(),
-            Element::Raw | Element::Json | Element::SchemaOrArray(_) | Element::SchemaOrBool(_) | Element::SchemaOrStrings(_) => true,
+            Element::Raw
+            | Element::Json
+            | Element::SchemaOrArray(_)
+            | Element::SchemaOrBool(_)
+            | Element::SchemaOrStrings(_) => true,
             Element::StringList => value.as_array().is_some_and(|l| l.iter().all(Value::is_string)),
             Element::Ref(ty) => match value {
                 Value::Object(map) => return self.members(ty, map),
@@ -260,7 +270,10 @@ impl Walker {
         // Go shows the number that doesn't fit.
         if let (Value::Number(number), Element::Int32 | Element::Int64 | Element::IntOrString) = (value, element) {
             let place = self.go_place(owner);
-            return DecodeError::Value(format!("json: cannot unmarshal number {number} into Go struct field {place} of type {}", go_type(element)));
+            return DecodeError::Value(format!(
+                "json: cannot unmarshal number {number} into Go struct field {place} of type {}",
+                go_type(element)
+            ));
         }
         self.mismatch(owner, value, go_type(element))
     }
@@ -298,7 +311,9 @@ impl Walker {
             return Ok(());
         }
         let Value::String(text) = &*value else { return Err(self.mismatch(owner, value, "string")) };
-        let parsed = time::parse(text).ok().and_then(|(seconds, nanos)| if micro { time::format_micros(seconds, nanos) } else { time::format_seconds(seconds) });
+        let parsed = time::parse(text).ok().and_then(|(seconds, nanos)| {
+            if micro { time::format_micros(seconds, nanos) } else { time::format_seconds(seconds) }
+        });
         match parsed {
             Some(canonical) => {
                 *value = canonical.into();
@@ -340,7 +355,9 @@ fn zero(element: Element) -> Value {
 
 fn go_type(element: Element) -> String {
     match element {
-        Element::String | Element::Time | Element::MicroTime | Element::Duration | Element::Quantity => "string".to_owned(),
+        Element::String | Element::Time | Element::MicroTime | Element::Duration | Element::Quantity => {
+            "string".to_owned()
+        }
         Element::Bool => "bool".to_owned(),
         Element::Int32 => "int32".to_owned(),
         Element::Int64 => "int64".to_owned(),

@@ -80,7 +80,9 @@ fn of_type(ty: TypeId, map: &mut Map<String, Value>) {
             set(map, "protocol", "TCP");
         }
         "io.k8s.api.storage.v1" => storage(ty.name(), map),
-        "io.k8s.api.scheduling.v1" if ty.name() == "PriorityClass" => set(map, "preemptionPolicy", "PreemptLowerPriority"),
+        "io.k8s.api.scheduling.v1" if ty.name() == "PriorityClass" => {
+            set(map, "preemptionPolicy", "PreemptLowerPriority")
+        }
         "io.k8s.api.autoscaling.v1" | "io.k8s.api.autoscaling.v2" if ty.name() == "HorizontalPodAutoscalerSpec" => {
             set(map, "minReplicas", 1);
         }
@@ -99,7 +101,10 @@ fn core(name: &str, map: &mut Map<String, Value>) {
         "ServicePort" => {
             set(map, "protocol", "TCP");
             let port = map.get("port").cloned().unwrap_or_else(|| 0.into());
-            if matches!(map.get("targetPort"), None | Some(Value::Null)) || map["targetPort"] == 0 || map["targetPort"] == "" {
+            if matches!(map.get("targetPort"), None | Some(Value::Null))
+                || map["targetPort"] == 0
+                || map["targetPort"] == ""
+            {
                 map.insert("targetPort".to_owned(), port);
             }
         }
@@ -205,7 +210,11 @@ fn batch(name: &str, map: &mut Map<String, Value>) {
             set(map, "completionMode", "NonIndexed");
             set(map, "suspend", false);
             set(map, "manualSelector", false);
-            set(map, "podReplacementPolicy", if map.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" });
+            set(
+                map,
+                "podReplacementPolicy",
+                if map.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" },
+            );
         }
         "CronJobSpec" => {
             set(map, "concurrencyPolicy", "Allow");
@@ -251,7 +260,13 @@ fn storage(name: &str, map: &mut Map<String, Value>) {
             set(map, "volumeBindingMode", "Immediate");
         }
         "CSIDriverSpec" => {
-            for (field, value) in [("attachRequired", true), ("podInfoOnMount", false), ("storageCapacity", false), ("requiresRepublish", false), ("seLinuxMount", false)] {
+            for (field, value) in [
+                ("attachRequired", true),
+                ("podInfoOnMount", false),
+                ("storageCapacity", false),
+                ("requiresRepublish", false),
+                ("seLinuxMount", false),
+            ] {
                 set(map, field, value);
             }
             set(map, "fsGroupPolicy", "ReadWriteOnceWithFSType");

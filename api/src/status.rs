@@ -22,9 +22,12 @@ impl Cause {
     }
 }
 
-/// A refusal or failure. Its text is the message.
+/// A refusal or failure. Its text is the message. One pointer wide, as an error should be.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Status {
+pub struct Status(Box<Content>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Content {
     code: u16,
     reason: &'static str,
     message: String,
@@ -34,7 +37,7 @@ pub struct Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
@@ -47,20 +50,21 @@ fn qualified(group: &str, resource: &str) -> String {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Map::new(), continue_token: None }
+        let message = message.into();
+        Self(Box::new(Content { code, reason, message, details: Map::new(), continue_token: None }))
     }
 
     fn about(mut self, group: &str, resource: &str, name: &str) -> Self {
         for (field, value) in [("name", name), ("group", group), ("kind", resource)] {
             if !value.is_empty() {
-                self.details.insert(field.to_owned(), value.into());
+                self.0.details.insert(field.to_owned(), value.into());
             }
         }
         self
     }
 
     fn retry_after(mut self, seconds: u32) -> Self {
-        self.details.insert("retryAfterSeconds".to_owned(), seconds.into());
+        self.0.details.insert("retryAfterSeconds".to_owned(), seconds.into());
         self
     }
 
@@ -109,7 +113,7 @@ impl Status {
         let mut status = Self::new(422, "Invalid", message).about(group, kind, name);
         let causes: Vec<Value> =
             causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect();
-        status.details.insert("causes".to_owned(), causes.into());
+        status.0.details.insert("causes".to_owned(), causes.into());
         status
     }
 
@@ -149,7 +153,7 @@ impl Status {
     /// The same 410 with a token by which the list can go on, inconsistently.
     #[must_use]
     pub fn with_continue(mut self, token: String) -> Self {
-        self.continue_token = Some(token);
+        self.0.continue_token = Some(token);
         self
     }
 
@@ -201,7 +205,7 @@ impl Status {
     pub fn internal(why: impl fmt::Display) -> Self {
         let message = format!("Internal error occurred: {why}");
         let mut status = Self::new(500, "InternalError", message);
-        status.details.insert("causes".to_owned(), json!([{"message": why.to_string()}]));
+        status.0.details.insert("causes".to_owned(), json!([{"message": why.to_string()}]));
         status
     }
 
@@ -214,40 +218,40 @@ impl Status {
     /// The HTTP code.
     #[must_use]
     pub fn code(&self) -> u16 {
-        self.code
+        self.0.code
     }
 
     /// The reason, which clients act on.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        self.reason
+        self.0.reason
     }
 
     /// Whether it says that an object of the name is there already.
     #[must_use]
     pub fn is_already_exists(&self) -> bool {
-        self.reason == "AlreadyExists"
+        self.0.reason == "AlreadyExists"
     }
 
     /// After how many seconds to try again, if that may help.
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u32> {
-        self.details.get("retryAfterSeconds").and_then(Value::as_u64).and_then(|s| u32::try_from(s).ok())
+        self.0.details.get("retryAfterSeconds").and_then(Value::as_u64).and_then(|s| u32::try_from(s).ok())
     }
 
     /// The Status object.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let metadata = match &self.continue_token {
+        let metadata = match &self.0.continue_token {
             Some(token) => json!({"continue": token}),
             None => json!({}),
         };
         let mut out = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
-            "message": self.message, "reason": self.reason});
-        if !self.details.is_empty() {
-            out["details"] = self.details.clone().into();
+            "message": self.0.message, "reason": self.0.reason});
+        if !self.0.details.is_empty() {
+            out["details"] = self.0.details.clone().into();
         }
-        out["code"] = self.code.into();
+        out["code"] = self.0.code.into();
         out
     }
 }
@@ -259,7 +263,10 @@ mod tests {
     #[test]
     fn messages_are_upstreams() {
         assert_eq!(Status::not_found("apps", "deployments", "web").to_string(), r#"deployments.apps "web" not found"#);
-        let causes = vec![Cause::new("FieldValueRequired", "spec.a", "Required value"), Cause::new("FieldValueRequired", "spec.b", "Required value")];
+        let causes = vec![
+            Cause::new("FieldValueRequired", "spec.a", "Required value"),
+            Cause::new("FieldValueRequired", "spec.b", "Required value"),
+        ];
         let invalid = Status::invalid("", "Pod", "p", causes);
         assert_eq!(invalid.to_string(), r#"Pod "p" is invalid: [spec.a: Required value, spec.b: Required value]"#);
         assert_eq!(invalid.to_json()["details"]["causes"][1]["field"], "spec.b");

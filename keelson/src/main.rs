@@ -79,7 +79,8 @@ fn run(cli: Cli) -> Result<()> {
     if let Command::Supervised { parent, command } = &cli.command {
         return up::supervise::become_supervised(*parent, command);
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| "info,kube_client=off".into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| "info,kube_client=off".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     // `up` binds its children to the thread that starts them: it must be the main thread, which lives longest.
     let runtime = match &cli.command {
@@ -125,7 +126,10 @@ fn until_signal() -> Result<CancellationToken> {
 /// The layout of a folder that must be there.
 fn existing(root: &std::path::Path) -> Result<up::cluster::Layout> {
     if !root.is_dir() {
-        bail!("there is no cluster in {}: start one with `keelson up`, or name its folder with --data-dir", root.display());
+        bail!(
+            "there is no cluster in {}: start one with `keelson up`, or name its folder with --data-dir",
+            root.display()
+        );
     }
     Ok(up::cluster::Layout { root: root.canonicalize()? })
 }

@@ -46,10 +46,19 @@ pub(crate) struct Names {
 }
 
 enum Use<'a> {
-    Client { user: &'a str, groups: &'a [&'a str] },
-    Server { name: &'a str, hosts: Vec<SanType> },
+    Client {
+        user: &'a str,
+        groups: &'a [&'a str],
+    },
+    Server {
+        name: &'a str,
+        hosts: Vec<SanType>,
+    },
     /// Members of the store are both to each other.
-    Both { name: &'a str, hosts: Vec<SanType> },
+    Both {
+        name: &'a str,
+        hosts: Vec<SanType>,
+    },
 }
 
 /// Makes the CAs if missing, and all leaves anew.
@@ -103,7 +112,8 @@ impl Authority {
         }
         let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
         let pair = KeyPair::from_pem(&read(&key)?).with_context(|| format!("{} is damaged", key.display()))?;
-        let issuer = Issuer::from_ca_cert_pem(&read(&cert)?, pair).with_context(|| format!("{} is damaged", cert.display()))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&read(&cert)?, pair).with_context(|| format!("{} is damaged", cert.display()))?;
         Ok(Self { path: cert, issuer })
     }
 

@@ -73,7 +73,9 @@ fn config(args: &ServerArgs) -> Result<Config> {
         }
     };
     let kubelet = match (&args.kubelet_cert_file, &args.kubelet_key_file) {
-        (Some(cert), Some(key)) => Some(KubeletClient { cert: cert.clone(), key: key.clone(), ca: args.client_ca_file.clone() }),
+        (Some(cert), Some(key)) => {
+            Some(KubeletClient { cert: cert.clone(), key: key.clone(), ca: args.client_ca_file.clone() })
+        }
         _ => None,
     };
     let (service_network, service_prefix) = args.service_network;
@@ -95,7 +97,8 @@ fn config(args: &ServerArgs) -> Result<Config> {
 
 /// Runs the control plane until `shutdown`.
 pub(crate) async fn run(args: ServerArgs, shutdown: CancellationToken) -> Result<()> {
-    let apiserver = apiserver_server::start(config(&args)?, shutdown.clone()).await.context("starting the apiserver")?;
+    let apiserver =
+        apiserver_server::start(config(&args)?, shutdown.clone()).await.context("starting the apiserver")?;
     tracing::info!(address = %apiserver.address(), "serving the API");
     apiserver.join().await;
     Ok(())

@@ -18,7 +18,12 @@ pub(crate) async fn show(layout: &Layout) -> Result<()> {
         println!("nothing runs from {}", layout.root.display());
         return Ok(());
     };
-    println!("keelson in {}: process {}, {}", layout.root.display(), running.pid, if running.ready { "ready" } else { "starting" });
+    println!(
+        "keelson in {}: process {}, {}",
+        layout.root.display(),
+        running.pid,
+        if running.ready { "ready" } else { "starting" }
+    );
     println!("\n{:<15} {:>8} {:>9}", "COMPONENT", "PROCESS", "RESTARTS");
     for component in &running.components {
         let pid = component.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());

@@ -73,9 +73,11 @@ pub(crate) struct StoreArgs {
 impl StoreArgs {
     /// The settings that the arguments mean.
     pub(crate) fn into_config(self) -> Result<Config> {
-        let cluster = self.initial_cluster.unwrap_or_else(|| format!("{}={}", self.name, self.initial_advertise_peer_urls));
+        let cluster =
+            self.initial_cluster.unwrap_or_else(|| format!("{}={}", self.name, self.initial_advertise_peer_urls));
         let member = |part: &str| -> Result<(String, String)> {
-            let (name, url) = part.split_once('=').with_context(|| format!("--initial-cluster: {part:?} is not NAME=URL"))?;
+            let (name, url) =
+                part.split_once('=').with_context(|| format!("--initial-cluster: {part:?} is not NAME=URL"))?;
             Ok((name.to_owned(), url.to_owned()))
         };
         let initial_cluster = cluster.split(',').map(member).collect::<Result<BTreeMap<_, _>>>()?;

@@ -53,7 +53,8 @@ fn spec(map: &mut Map<String, Value>) {
         map.insert("enableServiceLinks".to_owned(), true.into());
     }
     // An older name of the same field; whichever is set fills the other.
-    let account = ["serviceAccountName", "serviceAccount"].iter().find_map(|f| map.get(*f).filter(|v| *v != "").cloned());
+    let account =
+        ["serviceAccountName", "serviceAccount"].iter().find_map(|f| map.get(*f).filter(|v| *v != "").cloned());
     if let Some(account) = account {
         set(map, "serviceAccountName", account.clone());
         set(map, "serviceAccount", account);
@@ -97,7 +98,13 @@ pub(super) fn after_children(map: &mut Map<String, Value>) {
     }
     for list in ["containers", "initContainers"] {
         for one in map.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            for port in one.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+            for port in one
+                .get_mut("ports")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_object_mut)
+            {
                 if let Some(number) = port.get("containerPort").and_then(Value::as_i64) {
                     set_number(port, "hostPort", number);
                 }

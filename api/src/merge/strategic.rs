@@ -77,7 +77,13 @@ fn merge_maps(ty: Option<TypeId>, map: &mut Map<String, Value>, patch: &Map<Stri
     Ok(())
 }
 
-fn merge_member(ty: Option<TypeId>, map: &mut Map<String, Value>, key: &str, change: &Value, patch: &Map<String, Value>) -> Result<(), PatchError> {
+fn merge_member(
+    ty: Option<TypeId>,
+    map: &mut Map<String, Value>,
+    key: &str,
+    change: &Value,
+    patch: &Map<String, Value>,
+) -> Result<(), PatchError> {
     let field = ty.and_then(|ty| ty.field(key));
     match change {
         Value::Null => {
@@ -131,7 +137,11 @@ fn merge_member(ty: Option<TypeId>, map: &mut Map<String, Value>, key: &str, cha
 }
 
 /// The values of a map with free keys, such as labels or resource limits.
-fn merge_map_values(element: Element, target: &mut Map<String, Value>, changes: &Map<String, Value>) -> Result<(), PatchError> {
+fn merge_map_values(
+    element: Element,
+    target: &mut Map<String, Value>,
+    changes: &Map<String, Value>,
+) -> Result<(), PatchError> {
     let ty = if let Element::Ref(ty) = element { Some(ty) } else { None };
     if changes.get(PATCH).and_then(Value::as_str) == Some("replace") {
         *target = cleaned_map(changes);

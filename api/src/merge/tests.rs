@@ -25,8 +25,18 @@ fn containers_merge_by_name() {
 #[test]
 fn directives_delete_replace_and_order() {
     let two = json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]);
-    check(("", "Pod"), pod(two.clone()), pod(json!([{"name": "a", "$patch": "delete"}])), pod(json!([{"name": "b", "image": "1"}])));
-    check(("", "Pod"), pod(two.clone()), pod(json!([{"$patch": "replace"}, {"name": "z"}])), pod(json!([{"name": "z"}])));
+    check(
+        ("", "Pod"),
+        pod(two.clone()),
+        pod(json!([{"name": "a", "$patch": "delete"}])),
+        pod(json!([{"name": "b", "image": "1"}])),
+    );
+    check(
+        ("", "Pod"),
+        pod(two.clone()),
+        pod(json!([{"$patch": "replace"}, {"name": "z"}])),
+        pod(json!([{"name": "z"}])),
+    );
     check(
         ("", "Pod"),
         pod(two),

@@ -154,7 +154,13 @@ fn expect(wire: u64, wanted: u64, tag: u64) -> Result<(), ProtobufError> {
     if wire == wanted { Ok(()) } else { Err(ProtobufError::WireType(wire, tag)) }
 }
 
-fn read_field(field: &Field, wire: u64, reader: &mut Reader<'_>, depth: usize, out: &mut Map<String, Value>) -> Result<(), ProtobufError> {
+fn read_field(
+    field: &Field,
+    wire: u64,
+    reader: &mut Reader<'_>,
+    depth: usize,
+    out: &mut Map<String, Value>,
+) -> Result<(), ProtobufError> {
     match field.shape {
         Shape::One(kind) => {
             let value = element(field, kind, wire, reader, depth)?;
@@ -202,7 +208,13 @@ fn zero(kind: Element) -> Value {
     }
 }
 
-fn element(field: &Field, kind: Element, wire: u64, reader: &mut Reader<'_>, depth: usize) -> Result<Value, ProtobufError> {
+fn element(
+    field: &Field,
+    kind: Element,
+    wire: u64,
+    reader: &mut Reader<'_>,
+    depth: usize,
+) -> Result<Value, ProtobufError> {
     let wanted = match kind {
         Element::Bool | Element::Int32 | Element::Int64 => 0,
         Element::Double => 1,
@@ -248,7 +260,9 @@ fn element(field: &Field, kind: Element, wire: u64, reader: &mut Reader<'_>, dep
             })?;
             Ok(Value::Array(list))
         }
-        Element::SchemaOrArray(ty) => schema_or(ty, bytes, depth, |inner| message(ty, inner, depth + 1).map(Value::Object)),
+        Element::SchemaOrArray(ty) => {
+            schema_or(ty, bytes, depth, |inner| message(ty, inner, depth + 1).map(Value::Object))
+        }
         Element::SchemaOrStrings(ty) => schema_or(ty, bytes, depth, |inner| text(inner).map(Value::String)),
         Element::SchemaOrBool(ty) => {
             let mut schema = None;
@@ -317,7 +331,12 @@ fn numbers(bytes: &[u8]) -> Result<(i64, i64), ProtobufError> {
     Ok((first, second))
 }
 
-fn schema_or(ty: TypeId, bytes: &[u8], depth: usize, item: impl Fn(&[u8]) -> Result<Value, ProtobufError>) -> Result<Value, ProtobufError> {
+fn schema_or(
+    ty: TypeId,
+    bytes: &[u8],
+    depth: usize,
+    item: impl Fn(&[u8]) -> Result<Value, ProtobufError>,
+) -> Result<Value, ProtobufError> {
     let (mut schema, mut list) = (None, Vec::new());
     each(bytes, |tag, inner| {
         match tag {
@@ -342,7 +361,13 @@ fn go_duration(nanos: i64) -> String {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
     if total < 1_000_000_000 {
-        let (unit, name) = if total < 1_000 { (1, "ns") } else if total < 1_000_000 { (1_000, "µs") } else { (1_000_000, "ms") };
+        let (unit, name) = if total < 1_000 {
+            (1, "ns")
+        } else if total < 1_000_000 {
+            (1_000, "µs")
+        } else {
+            (1_000_000, "ms")
+        };
         return format!("{sign}{}{name}", if unit == 1 { total.to_string() } else { fraction(total, unit) });
     }
     let (hours, minutes) = (total / 3_600_000_000_000, total / 60_000_000_000 % 60);

@@ -80,7 +80,14 @@ fn shape(field: &Field, value: &Value, depth: usize, out: &mut Vec<u8>) -> Resul
     }
 }
 
-fn element(field: &Field, tag: u32, kind: Element, value: &Value, depth: usize, out: &mut Vec<u8>) -> Result<(), ProtobufError> {
+fn element(
+    field: &Field,
+    tag: u32,
+    kind: Element,
+    value: &Value,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), ProtobufError> {
     let text = || value.as_str().ok_or_else(|| wrong(field));
     let mut content = Vec::new();
     match kind {

@@ -86,7 +86,9 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
                     return Err(SelectorError(format!("invalid field selector: invalid escape sequence: {sequence}")));
                 }
             },
-            '=' | ',' => return Err(SelectorError(format!("invalid field selector: unescaped character in value: {c}"))),
+            '=' | ',' => {
+                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {c}")));
+            }
             c => out.push(c),
         }
     }
@@ -104,7 +106,10 @@ pub fn parse(text: &str) -> Result<Selector, SelectorError> {
             continue;
         }
         let operators = [("!=", false), ("==", true), ("=", true)];
-        let found = operators.iter().filter_map(|(op, equal)| Some((part.find(op)?, *op, *equal))).min_by_key(|(at, op, _)| (*at, std::cmp::Reverse(op.len())));
+        let found = operators
+            .iter()
+            .filter_map(|(op, equal)| Some((part.find(op)?, *op, *equal)))
+            .min_by_key(|(at, op, _)| (*at, std::cmp::Reverse(op.len())));
         let Some((at, op, equal)) = found else {
             return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")));
         };

@@ -43,7 +43,9 @@ impl Requirement {
         }
         let whole = |v: &String| v.parse::<i64>().is_ok();
         if matches!(operator, Operator::GreaterThan | Operator::LessThan) && !values.iter().all(whole) {
-            return Err(SelectorError("values[0]: Invalid value: for 'Gt', 'Lt' operators, the value must be an integer".to_owned()));
+            return Err(SelectorError(
+                "values[0]: Invalid value: for 'Gt', 'Lt' operators, the value must be an integer".to_owned(),
+            ));
         }
         values.sort();
         Ok(Self { key: key.to_owned(), operator, values })
@@ -153,8 +155,14 @@ pub fn from_label_selector(selector: &Value) -> Result<Selector, SelectorError> 
     }
     for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
         let key = expression.get("key").and_then(Value::as_str).unwrap_or("");
-        let values: Vec<String> =
-            expression.get("values").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let values: Vec<String> = expression
+            .get("values")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let operator = match expression.get("operator").and_then(Value::as_str).unwrap_or("") {
             "In" => Operator::In,
             "NotIn" => Operator::NotIn,
@@ -164,10 +172,14 @@ pub fn from_label_selector(selector: &Value) -> Result<Selector, SelectorError> 
         };
         match (operator, values.is_empty()) {
             (Operator::In | Operator::NotIn, true) => {
-                return Err(SelectorError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned()));
+                return Err(SelectorError(
+                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned(),
+                ));
             }
             (Operator::Exists | Operator::DoesNotExist, false) => {
-                return Err(SelectorError("values: Invalid value: values set must be empty for exists and does not exist".to_owned()));
+                return Err(SelectorError(
+                    "values: Invalid value: values set must be empty for exists and does not exist".to_owned(),
+                ));
             }
             _ => requirements.push(Requirement::new(key, operator, values)?),
         }
@@ -235,7 +247,8 @@ impl<'a> Lexer<'a> {
             }
         };
         self.skip_space();
-        let values = if matches!(operator, Operator::In | Operator::NotIn) { self.set()? } else { vec![self.word().to_owned()] };
+        let values =
+            if matches!(operator, Operator::In | Operator::NotIn) { self.set()? } else { vec![self.word().to_owned()] };
         Requirement::new(key, operator, values)
     }
 
@@ -270,10 +283,25 @@ mod tests {
     #[test]
     fn selectors_read_print_and_match() {
         let mut out = String::new();
-        for text in ["", "a=b", "a==b,c!=d", "x in (a, b),!y", "x notin (a)", "z", "n>3", "x in (,a)", "a=", "a=b,", "in in (in)"] {
+        for text in [
+            "",
+            "a=b",
+            "a==b,c!=d",
+            "x in (a, b),!y",
+            "x notin (a)",
+            "z",
+            "n>3",
+            "x in (,a)",
+            "a=",
+            "a=b,",
+            "in in (in)",
+        ] {
             let shown = match parse(text) {
                 Err(error) => format!("error: {error}"),
-                Ok(s) => format!("{s} | {}", ["a=b", "x=a,n=4", "y=1,z=,in=in"].map(|l| if s.matches(&labels(l)) { "y" } else { "n" }).join("")),
+                Ok(s) => format!(
+                    "{s} | {}",
+                    ["a=b", "x=a,n=4", "y=1,z=,in=in"].map(|l| if s.matches(&labels(l)) { "y" } else { "n" }).join("")
+                ),
             };
             out.push_str(&format!("[{text}] {shown}\n"));
         }

@@ -26,7 +26,9 @@ fn golden() -> BTreeMap<String, Golden> {
     for entry in archive.entries().expect("an archive") {
         let mut entry = entry.expect("an entry");
         let path = entry.path().expect("a path").into_owned();
-        let (Some(stem), Some(extension)) = (path.file_stem(), path.extension().and_then(|e| e.to_str())) else { continue };
+        let (Some(stem), Some(extension)) = (path.file_stem(), path.extension().and_then(|e| e.to_str())) else {
+            continue;
+        };
         let golden = all.entry(stem.to_string_lossy().into_owned()).or_default();
         let slot = match extension {
             "json" => &mut golden.json,
@@ -43,7 +45,9 @@ fn golden() -> BTreeMap<String, Golden> {
 /// Keys in order, so that trees compare by content.
 fn sorted(value: &Value) -> Value {
     match value {
-        Value::Object(map) => Value::Object(map.iter().map(|(k, v)| (k.clone(), sorted(v))).collect::<BTreeMap<_, _>>().into_iter().collect()),
+        Value::Object(map) => Value::Object(
+            map.iter().map(|(k, v)| (k.clone(), sorted(v))).collect::<BTreeMap<_, _>>().into_iter().collect(),
+        ),
         Value::Array(list) => list.iter().map(sorted).collect(),
         scalar => scalar.clone(),
     }
@@ -63,7 +67,9 @@ fn difference(path: &str, a: &Value, b: &Value) -> String {
                     Some(_) => {}
                 }
             }
-            y.keys().find(|k| !x.contains_key(*k)).map_or(String::new(), |k| format!("{path}.{k} is missing in the first"))
+            y.keys()
+                .find(|k| !x.contains_key(*k))
+                .map_or(String::new(), |k| format!("{path}.{k} is missing in the first"))
         }
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
             let at = x.iter().zip(y).position(|(p, q)| !same(p, q)).unwrap_or(0);
@@ -108,7 +114,9 @@ fn check(golden: &Golden) -> Result<(), String> {
     }
     let from_pb = protobuf::decode(ty, envelope.raw).map_err(|e| format!("protobuf: {e}"))?;
     let mut bare = from_json.clone();
-    if !kind.is_empty() && let Some(map) = bare.as_object_mut() {
+    if !kind.is_empty()
+        && let Some(map) = bare.as_object_mut()
+    {
         map.shift_remove("kind");
         map.shift_remove("apiVersion");
     }

@@ -137,9 +137,7 @@ fn aggregated_version(group: &str, version: &str) -> Value {
     let subresources = |parent: &Resource| -> Vec<Value> {
         served(group, version)
             .filter(|r| r.subresource.is_some() && r.name == parent.name)
-            .map(|r| {
-                json!({"subresource": r.subresource, "responseKind": response_kind(r), "verbs": r.verbs})
-            })
+            .map(|r| json!({"subresource": r.subresource, "responseKind": response_kind(r), "verbs": r.verbs}))
             .collect()
     };
     let list: Vec<Value> = served(group, version)
@@ -169,6 +167,7 @@ fn aggregated_version(group: &str, version: &str) -> Value {
 }
 
 fn response_kind(resource: &Resource) -> Value {
-    let (group, version) = (resource.kind_group.unwrap_or(resource.group), resource.kind_version.unwrap_or(resource.version));
+    let (group, version) =
+        (resource.kind_group.unwrap_or(resource.group), resource.kind_version.unwrap_or(resource.version));
     json!({"group": group, "version": version, "kind": resource.kind})
 }

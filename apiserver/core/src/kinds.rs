@@ -9,7 +9,7 @@ mod validation;
 mod workload;
 
 pub use pod::bind;
-pub use service::{cluster_ips, node_ports, wants_cluster_ip, wanted_node_ports, set_cluster_ip, set_node_port};
+pub use service::{cluster_ips, node_ports, set_cluster_ip, set_node_port, wanted_node_ports, wants_cluster_ip};
 
 use api::resources::Resource;
 use api::status::Status;
@@ -44,10 +44,11 @@ pub fn is_collected(resource: &Resource) -> bool {
 pub(crate) fn on_create(resource: &Resource, object: &mut Value) {
     // Status is what controllers observe, not what clients ask for; a node's agent
     // however registers its node together with its state.
-    if has_status(resource) && !matches!((resource.group, resource.name), ("", "nodes")) {
-        if let Some(map) = object.as_object_mut() {
-            map.shift_remove("status");
-        }
+    if has_status(resource)
+        && (resource.group, resource.name) != ("", "nodes")
+        && let Some(map) = object.as_object_mut()
+    {
+        map.shift_remove("status");
     }
     match (resource.group, resource.name) {
         ("", "pods") => pod::on_create(object),

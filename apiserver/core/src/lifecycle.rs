@@ -243,7 +243,12 @@ pub enum Deletion {
 ///
 /// # Errors
 /// 409 if a precondition doesn't hold.
-pub fn decide_delete(resource: &Resource, options: &DeleteOptions, moment: &Moment, object: &Value) -> Result<Deletion, Status> {
+pub fn decide_delete(
+    resource: &Resource,
+    options: &DeleteOptions,
+    moment: &Moment,
+    object: &Value,
+) -> Result<Deletion, Status> {
     check_preconditions(resource, options, object)?;
     let mut marked = object.clone();
     let wanted = add_finalizer(resource, options, &mut marked);

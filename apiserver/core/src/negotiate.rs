@@ -134,8 +134,8 @@ pub enum Discovery {
 /// Picks the discovery format. Aggregated answers are never given unasked.
 pub fn discovery(accept: &str) -> Discovery {
     for clause in clauses(accept) {
-        let aggregated = clause.param("g") == Some("apidiscovery.k8s.io")
-            && clause.param("as") == Some("APIGroupDiscoveryList");
+        let aggregated =
+            clause.param("g") == Some("apidiscovery.k8s.io") && clause.param("as") == Some("APIGroupDiscoveryList");
         match (clause.media, aggregated, clause.param("v")) {
             ("application/json", true, Some("v2")) => return Discovery::Aggregated("v2"),
             ("application/json", true, Some("v2beta1")) => return Discovery::Aggregated("v2beta1"),

@@ -86,12 +86,16 @@ impl ListOptions {
         let labels = labels::parse(selector).map_err(|e| bad(&format!("unable to parse requirement: {e}")))?;
         let fields = fields::parse(query.get("fieldSelector").unwrap_or("")).map_err(|e| bad(&e))?;
         let version = query.filled("resourceVersion");
-        let resource_version = version.map(|v| parse_version(v)).transpose()?;
+        let resource_version = version.map(parse_version).transpose()?;
         let version_match = match query.filled("resourceVersionMatch") {
             None => None,
             Some("Exact") => Some(VersionMatch::Exact),
             Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
-            Some(other) => return Err(invalid_match(&format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""))),
+            Some(other) => {
+                return Err(invalid_match(&format!(
+                    "Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+                )));
+            }
         };
         let initial_events = watch && query.flag("sendInitialEvents");
         let options = Self {
@@ -113,10 +117,14 @@ impl ListOptions {
     fn check(&self, watch: bool) -> Result<(), Status> {
         if watch {
             if self.initial_events && self.version_match != Some(VersionMatch::NotOlderThan) {
-                return Err(invalid_match("Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+                return Err(invalid_match(
+                    "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
             }
             if !self.initial_events && self.version_match.is_some() {
-                return Err(invalid_match("Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+                return Err(invalid_match(
+                    "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
             }
             return Ok(());
         }
@@ -125,7 +133,9 @@ impl ListOptions {
             return Err(invalid_match("Forbidden: resourceVersionMatch is forbidden when continue is provided"));
         }
         match (version_match, self.resource_version) {
-            (_, None) => Err(invalid_match("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")),
+            (_, None) => {
+                Err(invalid_match("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"))
+            }
             (VersionMatch::Exact, Some(0)) => {
                 Err(invalid_match("Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""))
             }
@@ -145,7 +155,9 @@ fn invalid_match(why: &str) -> Status {
 pub fn parse_version(text: &str) -> Result<i64, Status> {
     match text.parse::<i64>() {
         Ok(version) if version >= 0 => Ok(version),
-        _ => Err(Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))),
+        _ => Err(Status::bad_request(format!(
+            "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))),
     }
 }
 
@@ -209,17 +221,23 @@ impl DeleteOptions {
             (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
             (None, None) => None,
             (Some(other), _) => {
-                let why = format!("propagationPolicy: Invalid value: {other:?}: must be one of: \"Foreground\", \"Background\", \"Orphan\", or nil");
+                let why = format!(
+                    "propagationPolicy: Invalid value: {other:?}: must be one of: \"Foreground\", \"Background\", \"Orphan\", or nil"
+                );
                 return Err(Status::invalid_options("DeleteOptions", &why));
             }
         };
-        let body_dry = body.and_then(|b| b.get("dryRun")).and_then(Value::as_array).is_some_and(|d| d.iter().any(|v| v == "All"));
+        let body_dry =
+            body.and_then(|b| b.get("dryRun")).and_then(Value::as_array).is_some_and(|d| d.iter().any(|v| v == "All"));
         let grace = match body.and_then(|b| b.get("gracePeriodSeconds")).and_then(Value::as_i64) {
             Some(grace) => Some(grace),
             None => query.number("gracePeriodSeconds")?,
         };
         if grace.is_some_and(|g| g < 0) {
-            return Err(Status::invalid_options("DeleteOptions", "gracePeriodSeconds: Invalid value: must be greater than or equal to 0"));
+            return Err(Status::invalid_options(
+                "DeleteOptions",
+                "gracePeriodSeconds: Invalid value: must be greater than or equal to 0",
+            ));
         }
         Ok(Self {
             grace_period_seconds: grace,

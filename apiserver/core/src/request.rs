@@ -30,13 +30,13 @@ pub fn parse(path: &str) -> Option<ResourcePath> {
     if parts.iter().any(|part| part.is_empty()) {
         return None;
     }
-    let (group, version) = match parts.first()? {
-        &"api" if parts.len() >= 3 => {
+    let (group, version) = match *parts.first()? {
+        "api" if parts.len() >= 3 => {
             let version = parts[1];
             parts.drain(..2);
             (String::new(), version.to_owned())
         }
-        &"apis" if parts.len() >= 4 => {
+        "apis" if parts.len() >= 4 => {
             let (group, version) = (parts[1].to_owned(), parts[2].to_owned());
             parts.drain(..3);
             (group, version)

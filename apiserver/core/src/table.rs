@@ -48,9 +48,7 @@ pub fn column_definitions(resource: &Resource) -> Value {
             {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
         ]);
     }
-    let definition = |c: &Column| {
-        json!({"name": c.name, "type": c.ty, "format": c.format, "description": "", "priority": c.priority})
-    };
+    let definition = |c: &Column| json!({"name": c.name, "type": c.ty, "format": c.format, "description": "", "priority": c.priority});
     columns.iter().map(definition).collect::<Vec<_>>().into()
 }
 

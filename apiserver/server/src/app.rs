@@ -48,7 +48,17 @@ impl App {
         shutdown: CancellationToken,
     ) -> Self {
         let metrics = Metrics::new();
-        Self { config, address, storage, hub, authenticator, kubelet_tls, metrics, shutdown, event_lease: Mutex::default() }
+        Self {
+            config,
+            address,
+            storage,
+            hub,
+            authenticator,
+            kubelet_tls,
+            metrics,
+            shutdown,
+            event_lease: Mutex::default(),
+        }
     }
 
     /// The lease that a new event is stored under.

@@ -23,8 +23,16 @@ pub(crate) async fn run(app: &Arc<App>) -> Result<(), Status> {
         ensure(app, ("", "v1", "namespaces"), json!({"metadata": {"name": name}})).await?;
     }
     for (name, value, description) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(app, ("scheduling.k8s.io", "v1", "priorityclasses"), class).await?;

@@ -67,14 +67,18 @@ fn check_ranges(app: &App, service: &Value) -> Result<(), Status> {
         let inside = ip.parse::<Ipv4Addr>().is_ok_and(|ip| in_network(app, ip));
         if !inside {
             let (network, prefix) = (app.config.service_network, app.config.service_prefix);
-            let why = format!("Invalid value: [{ip:?}]: failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {network}/{prefix}");
+            let why = format!(
+                "Invalid value: [{ip:?}]: failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {network}/{prefix}"
+            );
             return Err(invalid(service, "spec.clusterIPs", why));
         }
     }
     let (first, last) = app.config.node_ports;
     for (_, port) in kinds::node_ports(service) {
         if !(first..=last).contains(&port) {
-            let why = format!("Invalid value: {port}: provided port is not in the valid range. The range of valid ports is {first}-{last}");
+            let why = format!(
+                "Invalid value: {port}: provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            );
             return Err(invalid(service, "spec.ports[0].nodePort", why));
         }
     }
@@ -125,10 +129,15 @@ pub(crate) async fn explain(app: &App, resource: &Resource, object: &Value) -> R
         }
         let what = side.key.rsplit('/').next().unwrap_or("");
         return Err(if side.key.contains("/clusterips/") {
-            let why = format!("Invalid value: [{what:?}]: failed to allocate IP {what}: provided IP is already allocated");
+            let why =
+                format!("Invalid value: [{what:?}]: failed to allocate IP {what}: provided IP is already allocated");
             invalid(object, "spec.clusterIPs", why)
         } else {
-            invalid(object, "spec.ports[0].nodePort", format!("Invalid value: {what}: provided port is already allocated"))
+            invalid(
+                object,
+                "spec.ports[0].nodePort",
+                format!("Invalid value: {what}: provided port is already allocated"),
+            )
         });
     }
     Ok(())

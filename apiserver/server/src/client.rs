@@ -65,10 +65,13 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Apiser
     let kubelet_tls = config.kubelet.as_ref().map(tls::kubelet).transpose()?;
     let tokens = match &config.token_file {
         None => String::new(),
-        Some(path) => std::fs::read_to_string(path).map_err(|e| StartError::Tokens(format!("{}: {e}", path.display())))?,
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|e| StartError::Tokens(format!("{}: {e}", path.display())))?
+        }
     };
     let authenticator = Authenticator::new(&tokens).map_err(|e| StartError::Tokens(e.to_string()))?;
-    let listener = http::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
+    let listener =
+        http::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
     let storage = Storage::connect(&config.store).await.map_err(|e| StartError::Store(e.to_string()))?;
     let revision = first_revision(&storage).await?;

@@ -87,7 +87,10 @@ impl Config {
         }
         let host_bits = 32 - u32::from(self.service_prefix);
         if u32::from(self.service_network).trailing_zeros() < host_bits {
-            return refuse("service network", format!("{}/{} has host bits set", self.service_network, self.service_prefix));
+            return refuse(
+                "service network",
+                format!("{}/{} has host bits set", self.service_network, self.service_prefix),
+            );
         }
         let (first, last) = self.node_ports;
         if first == 0 || first > last {

@@ -86,11 +86,15 @@ pub(crate) async fn answer(app: &Arc<App>, call: &Call) -> Result<Response<Body>
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             Ok(reply(StatusCode::OK, content_type, app.metrics.render()))
         }
-        ["api"] => Ok(aggregated(call, true).unwrap_or_else(|| json_reply(&discovery::core_versions(&app.advertised())))),
+        ["api"] => {
+            Ok(aggregated(call, true).unwrap_or_else(|| json_reply(&discovery::core_versions(&app.advertised()))))
+        }
         ["apis"] => Ok(aggregated(call, false).unwrap_or_else(|| json_reply(&discovery::group_list()))),
         ["api", version] => discovery::resource_list("", version).map(|d| json_reply(&d)).ok_or_else(unknown_path),
         ["apis", group] => discovery::group(group).map(|d| json_reply(&d)).ok_or_else(unknown_path),
-        ["apis", group, version] => discovery::resource_list(group, version).map(|d| json_reply(&d)).ok_or_else(unknown_path),
+        ["apis", group, version] => {
+            discovery::resource_list(group, version).map(|d| json_reply(&d)).ok_or_else(unknown_path)
+        }
         ["openapi", "v2"] => openapi_v2(call),
         ["openapi", "v3"] => Ok(json_reply(&openapi::v3_index())),
         ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
@@ -105,7 +109,9 @@ fn root() -> Value {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
+    );
     json!({"paths": paths})
 }
 

@@ -206,7 +206,12 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, tls: Arc<ServerC
     let _ = tokio::time::timeout(DRAIN_MAX, tracker.wait()).await;
 }
 
-async fn connection(app: Arc<App>, acceptor: TlsAcceptor, stream: TcpStream, shutdown: CancellationToken) -> Result<(), BoxError> {
+async fn connection(
+    app: Arc<App>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    shutdown: CancellationToken,
+) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await??;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
@@ -216,7 +221,11 @@ async fn connection(app: Arc<App>, acceptor: TlsAcceptor, stream: TcpStream, shu
         async move { Ok::<_, std::convert::Infallible>(answer(app, user, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(1000).keep_alive_interval(Some(Duration::from_secs(30))).timer(hyper_util::rt::TokioTimer::new());
+    builder
+        .http2()
+        .max_concurrent_streams(1000)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .timer(hyper_util::rt::TokioTimer::new());
     builder.http1().timer(hyper_util::rt::TokioTimer::new());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);

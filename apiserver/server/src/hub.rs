@@ -269,7 +269,13 @@ mod tests {
     use super::*;
 
     fn put(key: &str, revision: i64) -> Change {
-        Change { key: key.into(), revision, now: Some(State::new(Bytes::from_static(b"{}"))), before: None, frame: OnceLock::new() }
+        Change {
+            key: key.into(),
+            revision,
+            now: Some(State::new(Bytes::from_static(b"{}"))),
+            before: None,
+            frame: OnceLock::new(),
+        }
     }
 
     fn live(start: Start) -> Subscription {

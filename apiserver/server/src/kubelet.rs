@@ -51,7 +51,12 @@ pub(crate) async fn logs(app: &Arc<App>, call: &Call, target: &Target) -> Result
 }
 
 /// `GET` or `POST …/pods/NAME/{exec,attach}`, as a WebSocket.
-pub(crate) async fn stream(app: &Arc<App>, mut call: Call, target: &Target, what: &str) -> Result<Response<Body>, Status> {
+pub(crate) async fn stream(
+    app: &Arc<App>,
+    mut call: Call,
+    target: &Target,
+    what: &str,
+) -> Result<Response<Body>, Status> {
     let upgrade = call.header(header::UPGRADE).to_ascii_lowercase();
     if upgrade != "websocket" {
         let asked = if upgrade.is_empty() { "no upgrade" } else { &upgrade };
@@ -144,7 +149,10 @@ fn unreachable_agent(place: &Place, error: &dyn std::fmt::Display) -> Status {
 }
 
 async fn connect(app: &App, place: &Place) -> Result<SendRequest<Empty<Bytes>>, Status> {
-    let tls = app.kubelet_tls.clone().ok_or_else(|| Status::internal("this server has no client certificate for node agents".to_owned()))?;
+    let tls = app
+        .kubelet_tls
+        .clone()
+        .ok_or_else(|| Status::internal("this server has no client certificate for node agents".to_owned()))?;
     let open = async {
         let stream = TcpStream::connect((place.host.as_str(), place.port)).await?;
         stream.set_nodelay(true)?;
@@ -156,7 +164,8 @@ async fn connect(app: &App, place: &Place) -> Result<SendRequest<Empty<Bytes>>, 
         Ok(Err(error)) => return Err(unreachable_agent(place, &error)),
         Err(_) => return Err(unreachable_agent(place, &"no answer")),
     };
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable_agent(place, &e))?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable_agent(place, &e))?;
     tokio::spawn(connection.with_upgrades());
     Ok(sender)
 }
@@ -169,7 +178,8 @@ async fn place(app: &App, call: &Call, target: &Target) -> Result<Place, Status>
     if node_name.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", target.name())));
     }
-    let nodes = api::resources::find("", "v1", "nodes").ok_or_else(|| Status::internal("the schema has no nodes".to_owned()))?;
+    let nodes = api::resources::find("", "v1", "nodes")
+        .ok_or_else(|| Status::internal("the schema has no nodes".to_owned()))?;
     let node = app.storage.get(&storage_form::key(nodes, "", node_name)).await.map_err(storage_status)?;
     let node = node.ok_or_else(|| Status::not_found("", "nodes", node_name))?;
     let node = stored::decode(&node.value, node.revision).map_err(|e| Status::internal(e.to_string()))?;
@@ -187,7 +197,8 @@ async fn place(app: &App, call: &Call, target: &Target) -> Result<Place, Status>
 /// The container that is meant. Source: `pkg/registry/core/pod/strategy.go` podContainer checks.
 fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
     let lists = ["/spec/containers", "/spec/initContainers", "/spec/ephemeralContainers"];
-    let names = |pointer: &str| meta::items(pod, pointer).iter().map(|c| meta::text(c, "/name").to_owned()).collect::<Vec<_>>();
+    let names =
+        |pointer: &str| meta::items(pod, pointer).iter().map(|c| meta::text(c, "/name").to_owned()).collect::<Vec<_>>();
     if let Some(asked) = asked {
         if lists.iter().any(|l| names(l).iter().any(|n| n == asked)) {
             return Ok(asked.to_owned());

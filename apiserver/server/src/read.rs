@@ -46,7 +46,12 @@ pub(crate) fn is_native(resource: &'static Resource) -> bool {
 }
 
 /// An object's answer.
-pub(crate) fn answer_object(resource: &'static Resource, view: View, code: StatusCode, object: Value) -> Result<Response<Body>, Status> {
+pub(crate) fn answer_object(
+    resource: &'static Resource,
+    view: View,
+    code: StatusCode,
+    object: Value,
+) -> Result<Response<Body>, Status> {
     let rendered = render::encode(view.form.encoding, &render::shaped(resource, view, object))?;
     Ok(reply(code, &rendered.content_type, rendered.body))
 }

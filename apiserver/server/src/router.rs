@@ -112,7 +112,13 @@ async fn dispatch(app: &Arc<App>, call: Call, target: Target, verb: &'static str
     }
 }
 
-async fn dispatch_sub(app: &Arc<App>, call: Call, target: Target, sub: &'static Resource, verb: &'static str) -> Result<Response<Body>, Status> {
+async fn dispatch_sub(
+    app: &Arc<App>,
+    call: Call,
+    target: Target,
+    sub: &'static Resource,
+    verb: &'static str,
+) -> Result<Response<Body>, Status> {
     match (sub.subresource.unwrap_or(""), verb) {
         ("status", "get") => read::get(app, &call, &target).await,
         ("status", "update") => write::update(app, &call, &target).await,
@@ -125,7 +131,11 @@ async fn dispatch_sub(app: &Arc<App>, call: Call, target: Target, sub: &'static 
         ("log", "get") => kubelet::logs(app, &call, &target).await,
         ("exec", "get" | "create") => kubelet::stream(app, call, &target, "exec").await,
         ("attach", "get" | "create") => kubelet::stream(app, call, &target, "attach").await,
-        _ => Err(Status::method_not_allowed(target.resource.group, &format!("{}/{}", sub.name, sub.subresource.unwrap_or("")), verb)),
+        _ => Err(Status::method_not_allowed(
+            target.resource.group,
+            &format!("{}/{}", sub.name, sub.subresource.unwrap_or("")),
+            verb,
+        )),
     }
 }
 

@@ -47,7 +47,11 @@ fn selector_text(object: &Value) -> String {
 fn with_scale(object: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
-        let cause = api::status::Cause::new("FieldValueInvalid", "spec.replicas", format!("Invalid value: {replicas}: must be greater than or equal to 0"));
+        let cause = api::status::Cause::new(
+            "FieldValueInvalid",
+            "spec.replicas",
+            format!("Invalid value: {replicas}: must be greater than or equal to 0"),
+        );
         return Err(Status::invalid("autoscaling", "Scale", meta::name(object), vec![cause]));
     }
     let mut changed = object.clone();

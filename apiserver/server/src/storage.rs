@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error as EtcdError,
-    GetOptions, Identity, PutOptions, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error as EtcdError, GetOptions, Identity,
+    PutOptions, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
 use tokio::time::{Instant, sleep};
 
@@ -251,7 +251,8 @@ impl Storage {
 
     /// Watches all keys under `prefix` from `revision` on (inclusive).
     pub(crate) async fn watch(&self, prefix: &str, revision: i64) -> Result<WatchStream, StorageError> {
-        let options = WatchOptions::new().with_prefix().with_start_revision(revision).with_prev_key().with_progress_notify();
+        let options =
+            WatchOptions::new().with_prefix().with_start_revision(revision).with_prev_key().with_progress_notify();
         Ok(self.client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX).watch(prefix, Some(options)).await?)
     }
 }

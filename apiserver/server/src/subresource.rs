@@ -30,7 +30,12 @@ pub(crate) async fn finalize(app: &Arc<App>, call: &Call, target: &Target) -> Re
     let change = |old: &Value| {
         let seen = meta::resource_version(&received.object);
         if !seen.is_empty() && seen != meta::resource_version(old) {
-            return Err(Status::conflict("", "namespaces", target.name(), "the object has been modified; please apply your changes to the latest version and try again"));
+            return Err(Status::conflict(
+                "",
+                "namespaces",
+                target.name(),
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ));
         }
         let mut new = old.clone();
         meta::unset(&mut new, "resourceVersion");

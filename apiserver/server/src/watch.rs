@@ -101,7 +101,8 @@ async fn open(app: Arc<App>, target: &Target, options: ListOptions, view: View) 
         options.resource_version.unwrap_or(0)
     };
     let source = source(&app, target.resource, &prefix, sent).await?;
-    let seconds = options.timeout_seconds.unwrap_or_else(|| WATCH_SECONDS_MIN + rand::random::<u64>() % WATCH_SECONDS_MIN);
+    let seconds =
+        options.timeout_seconds.unwrap_or_else(|| WATCH_SECONDS_MIN + rand::random::<u64>() % WATCH_SECONDS_MIN);
     let bookmarks = options.bookmarks.then(|| {
         let mut interval = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -39,7 +39,9 @@ fn validation(call: &Call) -> Result<Validation, Status> {
         Some("Ignore") => Ok(Validation::Ignore),
         Some("Strict") => Ok(Validation::Strict),
         Some(other) => {
-            let why = format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\"");
+            let why = format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            );
             Err(Status::invalid_options("CreateOptions", &why))
         }
     }
@@ -135,7 +137,8 @@ pub(crate) async fn create(app: &Arc<App>, call: &Call, target: &Target) -> Resu
         admission::on_create(app, resource, &target.namespace).await?;
         let created = insert(app, resource, object, dry_run).await;
         // A generated name that is taken is generated anew.
-        let generated = !meta::field(&received.object, "generateName").is_empty() && meta::name(&received.object).is_empty();
+        let generated =
+            !meta::field(&received.object, "generateName").is_empty() && meta::name(&received.object).is_empty();
         attempts += 1;
         match created {
             Err(status) if status.is_already_exists() && generated && attempts < CONFLICTS_MAX => {}
@@ -148,7 +151,12 @@ pub(crate) async fn create(app: &Arc<App>, call: &Call, target: &Target) -> Resu
 }
 
 /// Stores a prepared object; returns it as it is served.
-pub(crate) async fn insert(app: &App, resource: &'static Resource, mut object: Value, dry_run: bool) -> Result<Value, Status> {
+pub(crate) async fn insert(
+    app: &App,
+    resource: &'static Resource,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Value, Status> {
     let name = meta::name(&object).to_owned();
     let key = storage_form::key(resource, meta::namespace(&object), &name);
     for _ in 0..CONFLICTS_MAX {
@@ -156,7 +164,11 @@ pub(crate) async fn insert(app: &App, resource: &'static Resource, mut object: V
         let claim = claims::fill(app, resource, &mut attempt).await?;
         if dry_run {
             let exists = app.storage.get(&key).await.map_err(storage_status)?.is_some();
-            return if exists { Err(Status::already_exists(resource.group, resource.name, &name)) } else { Ok(attempt) };
+            return if exists {
+                Err(Status::already_exists(resource.group, resource.name, &name))
+            } else {
+                Ok(attempt)
+            };
         }
         let change = Change::Put { value: encode(resource, &attempt), lease: lease(app, resource).await? };
         let write = Write { key: key.clone(), expected: 0, change, claim, release: Vec::new() };
@@ -166,7 +178,9 @@ pub(crate) async fn insert(app: &App, resource: &'static Resource, mut object: V
                 meta::set(&mut object, "resourceVersion", revision.to_string());
                 return Ok(object);
             }
-            Err(StorageError::Conflict(Some(_))) => return Err(Status::already_exists(resource.group, resource.name, &name)),
+            Err(StorageError::Conflict(Some(_))) => {
+                return Err(Status::already_exists(resource.group, resource.name, &name));
+            }
             // Not the object but a claimed key is taken: choose another, or say which.
             Err(StorageError::Conflict(None)) => claims::explain(app, resource, &object).await?,
             Err(other) => return Err(storage_status(other)),
@@ -262,7 +276,7 @@ pub(crate) fn apply_patch(call: &Call, resource: &Resource, old: &Value) -> Resu
 }
 
 fn unsupported_patch(found: &str) -> Status {
-    Status::unsupported_media_type(&format!(
+    Status::unsupported_media_type(format!(
         "the body of the request was in an unknown format ({found}) - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
     ))
 }
@@ -310,7 +324,13 @@ pub(crate) async fn modify_with(
 }
 
 /// Writes a new version, or removes the object if that version lets it go.
-async fn commit(app: &App, resource: &'static Resource, current: &Stored, old: &Value, new: &mut Value) -> Result<(), StorageError> {
+async fn commit(
+    app: &App,
+    resource: &'static Resource,
+    current: &Stored,
+    old: &Value,
+    new: &mut Value,
+) -> Result<(), StorageError> {
     let claim = claims::fill(app, resource, new).await.map_err(|s| StorageError::Other(s.to_string()))?;
     let held = claims::held(resource, old);
     let kept: Vec<SideKey> = claims::held(resource, new);
@@ -342,7 +362,8 @@ pub(crate) async fn delete(app: &Arc<App>, call: &Call, target: &Target) -> Resu
     if !gone || matches!(resource.name, "pods" | "services" | "persistentvolumeclaims" | "serviceaccounts") {
         return answer_object(resource, view, StatusCode::OK, deleted);
     }
-    let details = json!({"name": target.name(), "group": resource.group, "kind": resource.name, "uid": meta::uid(&deleted)});
+    let details =
+        json!({"name": target.name(), "group": resource.group, "kind": resource.name, "uid": meta::uid(&deleted)});
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
     Ok(reply(StatusCode::OK, "application/json", status.to_string()))
 }
@@ -389,7 +410,12 @@ pub(crate) async fn remove(app: &Arc<App>, target: &Target, options: &DeleteOpti
             Err(other) => return Err(storage_status(other)),
         }
     }
-    Err(Status::conflict(resource.group, resource.name, target.name(), "the object is being changed too often; try again"))
+    Err(Status::conflict(
+        resource.group,
+        resource.name,
+        target.name(),
+        "the object is being changed too often; try again",
+    ))
 }
 
 /// `DELETE` of a collection: each object that matches, one by one.

@@ -64,8 +64,9 @@ impl Layout {
 pub(crate) fn load(layout: &Layout) -> Result<Cluster> {
     let path = layout.cluster();
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} is damaged: restore it, or remove the folder with `keelson down --purge`", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} is damaged: restore it, or remove the folder with `keelson down --purge`", path.display())
+    })
 }
 
 /// Reads what the folder remembers, or chooses and remembers.
@@ -85,7 +86,13 @@ pub(crate) fn load_or_create(layout: &Layout, store_members: usize) -> Result<Cl
     let mut taken = Vec::new();
     let mut next = |from: u16| free_port(from, &mut taken);
     let members = (1..=store_members)
-        .map(|i| Ok(Member { name: format!("store-{i}"), client_port: next(STORE_PORTS_FROM)?, peer_port: next(STORE_PORTS_FROM)? }))
+        .map(|i| {
+            Ok(Member {
+                name: format!("store-{i}"),
+                client_port: next(STORE_PORTS_FROM)?,
+                peer_port: next(STORE_PORTS_FROM)?,
+            })
+        })
         .collect::<Result<Vec<_>>>()?;
     let token = uuid::Uuid::new_v4().to_string();
     let cluster = Cluster { token, members, node: host_name()? };

@@ -27,7 +27,8 @@ pub(super) async fn wait(layout: &Layout) -> Result<()> {
 /// A client with the administrator's kubeconfig.
 pub(crate) async fn client(layout: &Layout) -> Result<Client> {
     let path = layout.kubeconfig();
-    let kubeconfig = kube::config::Kubeconfig::read_from(&path).with_context(|| format!("reading {}", path.display()))?;
+    let kubeconfig =
+        kube::config::Kubeconfig::read_from(&path).with_context(|| format!("reading {}", path.display()))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }

@@ -44,7 +44,12 @@ impl State {
         match (health.pid, health.restarts) {
             (Some(pid), 0) if starting => println!("  {:<13} process {pid}", health.name),
             (Some(pid), n) => println!("  {:<13} process {pid}, restart {n}", health.name),
-            (None, _) => println!("  {:<13} ended ({}), see {}", health.name, health.last_end, self.layout.log(&health.name).display()),
+            (None, _) => println!(
+                "  {:<13} ended ({}), see {}",
+                health.name,
+                health.last_end,
+                self.layout.log(&health.name).display()
+            ),
         }
         match self.running.components.iter_mut().find(|c| c.name == health.name) {
             Some(slot) => *slot = health,
@@ -109,7 +114,8 @@ const DOWN_MAX: Duration = Duration::from_secs(90);
 /// Stops what runs from the folder; returns whether anything did.
 pub(crate) async fn stop(layout: &Layout) -> Result<bool> {
     let Some(running_now) = running(layout)? else { return Ok(false) };
-    kill(Pid::from_raw(running_now.pid), Signal::SIGTERM).with_context(|| format!("stopping process {}", running_now.pid))?;
+    kill(Pid::from_raw(running_now.pid), Signal::SIGTERM)
+        .with_context(|| format!("stopping process {}", running_now.pid))?;
     let deadline = Instant::now() + DOWN_MAX;
     while running(layout)?.is_some() {
         if Instant::now() > deadline {

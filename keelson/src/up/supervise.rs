@@ -104,7 +104,8 @@ fn start(component: &Component) -> Result<Child> {
 
 fn open_log(path: &Path) -> Result<std::fs::File> {
     if std::fs::metadata(path).is_ok_and(|m| m.len() > LOG_BYTES_MAX) {
-        std::fs::rename(path, path.with_extension("log.1")).with_context(|| format!("putting {} aside", path.display()))?;
+        std::fs::rename(path, path.with_extension("log.1"))
+            .with_context(|| format!("putting {} aside", path.display()))?;
     }
     OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("opening {}", path.display()))
 }

@@ -31,7 +31,13 @@ impl Cluster {
     }
 
     fn keelson(&self, command: &str, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_keelson")).arg(command).arg("--data-dir").arg(self.data()).args(arguments).output().expect("keelson")
+        Command::new(env!("CARGO_BIN_EXE_keelson"))
+            .arg(command)
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(arguments)
+            .output()
+            .expect("keelson")
     }
 
     fn up(&self) -> String {
@@ -99,7 +105,12 @@ fn kill(pid: i64) {
 }
 
 /// Applies maps one by one while `disturb` happens; returns those acknowledged and the longest gap.
-fn write_through(cluster: &Cluster, prefix: &str, count: usize, disturb: impl FnOnce() + Send) -> (Vec<String>, Duration) {
+fn write_through(
+    cluster: &Cluster,
+    prefix: &str,
+    count: usize,
+    disturb: impl FnOnce() + Send,
+) -> (Vec<String>, Duration) {
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let (mut acknowledged, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
@@ -162,15 +173,22 @@ fn what_cannot_work_is_one_clear_line() {
     let port = taken.local_addr().expect("an address").port().to_string();
     let output = cluster.keelson("up", &["--port", &port]);
     let shown = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && shown.contains(&format!("port {port} (the Kubernetes API) is not free")), "{shown}");
+    assert!(
+        !output.status.success() && shown.contains(&format!("port {port} (the Kubernetes API) is not free")),
+        "{shown}"
+    );
     assert!(shown.contains("--port"), "{shown}");
     let even = text(&cluster.keelson("up", &["--store-members", "2"]));
     assert!(even.contains("choose 1, 3, 5 or 7"), "{even}");
     let file = cluster.dir.path().join("file");
     std::fs::write(&file, "").expect("write");
-    let output = Command::new(env!("CARGO_BIN_EXE_keelson")).arg("up").arg("--data-dir").arg(&file).output().expect("keelson");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_keelson")).arg("up").arg("--data-dir").arg(&file).output().expect("keelson");
     assert!(text(&output).contains("choose another with --data-dir"), "{}", text(&output));
-    let nothing = Command::new(env!("CARGO_BIN_EXE_keelson")).args(["down", "--data-dir", "/nonexistent"]).output().expect("keelson");
+    let nothing = Command::new(env!("CARGO_BIN_EXE_keelson"))
+        .args(["down", "--data-dir", "/nonexistent"])
+        .output()
+        .expect("keelson");
     assert!(text(&nothing).contains("there is no cluster in /nonexistent"), "{}", text(&nothing));
 }
 

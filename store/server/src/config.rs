@@ -107,7 +107,11 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         if !self.initial_cluster.contains_key(&self.name) {
             let known: Vec<&str> = self.initial_cluster.keys().map(String::as_str).collect();
-            return refuse(format!("couldn't find local name {:?} in the initial cluster ({})", self.name, known.join(", ")));
+            return refuse(format!(
+                "couldn't find local name {:?} in the initial cluster ({})",
+                self.name,
+                known.join(", ")
+            ));
         }
         if self.election_timeout < self.heartbeat_interval * 5 {
             return refuse(format!(
@@ -139,7 +143,8 @@ impl Config {
             // Never 0, which means "nobody" in raft.
             u64::from_be_bytes(digest[..8].try_into().unwrap_or([1; 8])).max(1)
         };
-        let member = |(name, url): (&String, &String)| Member { id: number(url), name: name.clone(), peer_url: url.clone() };
+        let member =
+            |(name, url): (&String, &String)| Member { id: number(url), name: name.clone(), peer_url: url.clone() };
         let mut members: Vec<Member> = self.initial_cluster.iter().map(member).collect();
         members.sort_by_key(|m| m.id);
         members

@@ -56,15 +56,32 @@ pub(crate) enum Input {
     /// From outside the engine, and counted.
     Queued(Box<Input>),
     Message(Box<Message>),
-    Propose { command: Vec<u8>, dropped: oneshot::Sender<()> },
+    Propose {
+        command: Vec<u8>,
+        dropped: oneshot::Sender<()>,
+    },
     Read(oneshot::Sender<Result<(), RequestError>>),
     Persisted(u64),
-    Applied { index: u64 },
-    Flushed { index: u64 },
-    Leases { granted: Vec<(i64, i64)>, ended: Vec<i64> },
-    KeepAlive { lease: i64, renew: bool, reply: oneshot::Sender<Option<i64>> },
+    Applied {
+        index: u64,
+    },
+    Flushed {
+        index: u64,
+    },
+    Leases {
+        granted: Vec<(i64, i64)>,
+        ended: Vec<i64>,
+    },
+    KeepAlive {
+        lease: i64,
+        renew: bool,
+        reply: oneshot::Sender<Option<i64>>,
+    },
     Snapshot(Box<raft::eraftpb::Snapshot>),
-    SnapshotSent { peer: u64, delivered: bool },
+    SnapshotSent {
+        peer: u64,
+        delivered: bool,
+    },
     Unreachable(u64),
     Failed(String),
     Stop,
@@ -145,7 +162,8 @@ impl Engine {
         let own = members.iter().position(|m| m.name == config.name).unwrap_or(0);
         let id = members[own].id;
         let folder = |path: &Path| {
-            std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.display().to_string(), source })
+            std::fs::create_dir_all(path)
+                .map_err(|source| OpenError::Folder { path: path.display().to_string(), source })
         };
         folder(&config.data_dir)?;
         let (state, applied, applied_term) = State::open(&config.data_dir.join("state"))?;
@@ -252,7 +270,11 @@ impl Engine {
         let deadline = tokio::time::Instant::now() + REQUEST_MAX;
         while self.wait_for_leader(deadline).await.is_ok() {
             let leader = self.position.borrow().leader;
-            let asked = if leader == self.id { self.keep_alive_here(lease, renew).await } else { self.ask_leader(peers, leader, lease, renew).await };
+            let asked = if leader == self.id {
+                self.keep_alive_here(lease, renew).await
+            } else {
+                self.ask_leader(peers, leader, lease, renew).await
+            };
             if asked.is_some() {
                 return asked;
             }
@@ -395,7 +417,8 @@ pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken
     let Opened { engine, receiver, replica, wal, rank, size, tick } = opened;
     let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
     let (to_state, state_inbox) = sync_channel(1024);
-    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let spawn =
+        |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(work);
     let log_thread = {
         let (engine, peers) = (engine.clone(), peers.clone());
         spawn("store-log", Box::new(move || persist::run(&engine, &peers, wal, &log_inbox)))?

@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::peers::Peers;
 
 /// Generated services; their messages are store-core's.
-#[allow(missing_docs, clippy::all, reason = "generated from etcd.proto")]
+#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from etcd.proto")]
 #[allow(unreachable_pub, reason = "generated")]
 mod services {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
@@ -68,9 +68,14 @@ pub(crate) fn routes(service: &Service) -> Routes {
 pub(crate) fn status(error: RequestError) -> Status {
     use RequestError as E;
     let code = match error {
-        E::EmptyKey | E::KeyNotFound | E::ValueProvided | E::LeaseProvided | E::TooManyOps | E::DuplicateKey | E::InvalidSort | E::TooLarge => {
-            Code::InvalidArgument
-        }
+        E::EmptyKey
+        | E::KeyNotFound
+        | E::ValueProvided
+        | E::LeaseProvided
+        | E::TooManyOps
+        | E::DuplicateKey
+        | E::InvalidSort
+        | E::TooLarge => Code::InvalidArgument,
         E::Compacted | E::Future | E::LeaseTooLong => Code::OutOfRange,
         E::LeaseNotFound => Code::NotFound,
         E::LeaseExists => Code::FailedPrecondition,

@@ -92,7 +92,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         tokio::spawn(peers::serve(listener, tls, engine.clone(), peers.clone(), members.clone(), stop.clone()));
     }
     let cluster_id = config.cluster_id();
-    tracing::info!(name = config.name, member = format!("{:x}", engine.id), cluster = format!("{cluster_id:x}"), "serving");
+    tracing::info!(
+        name = config.name,
+        member = format!("{:x}", engine.id),
+        cluster = format!("{cluster_id:x}"),
+        "serving"
+    );
     let service = grpc::Service { engine: engine.clone(), peers, config: Arc::new(config), cluster_id };
     for (secure, listener) in clients {
         let tls = if secure { client_tls.clone() } else { None };

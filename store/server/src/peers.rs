@@ -38,9 +38,16 @@ pub(crate) struct PeerTls {
 enum Frame {
     Raft(Box<Message>),
     /// A follower asks the leader about a lease.
-    Ask { nonce: u64, lease: i64, renew: bool },
+    Ask {
+        nonce: u64,
+        lease: i64,
+        renew: bool,
+    },
     /// The leader's answer; `i64::MIN` if it doesn't lead.
-    Answer { nonce: u64, remaining: i64 },
+    Answer {
+        nonce: u64,
+        remaining: i64,
+    },
 }
 
 const RAFT: u8 = 0;
@@ -82,7 +89,9 @@ impl Frame {
                 let renew = rest.get(16).ok_or_else(short)? == &1;
                 Ok(Frame::Ask { nonce: u64::from_be_bytes(word(0)?), lease: i64::from_be_bytes(word(8)?), renew })
             }
-            ANSWER => Ok(Frame::Answer { nonce: u64::from_be_bytes(word(0)?), remaining: i64::from_be_bytes(word(8)?) }),
+            ANSWER => {
+                Ok(Frame::Answer { nonce: u64::from_be_bytes(word(0)?), remaining: i64::from_be_bytes(word(8)?) })
+            }
             other => Err(std::io::Error::other(format!("a frame of unknown kind {other}"))),
         }
     }
@@ -99,7 +108,13 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Starts a sender for each peer.
-    pub(crate) fn start(members: &[Member], own: u64, tls: Option<&PeerTls>, engine: &Arc<Engine>, shutdown: &CancellationToken) -> Arc<Self> {
+    pub(crate) fn start(
+        members: &[Member],
+        own: u64,
+        tls: Option<&PeerTls>,
+        engine: &Arc<Engine>,
+        shutdown: &CancellationToken,
+    ) -> Arc<Self> {
         let mut queues = HashMap::new();
         for member in members.iter().filter(|m| m.id != own) {
             let (sender, receiver) = mpsc::channel(QUEUE_MESSAGES_MAX);
@@ -115,7 +130,11 @@ impl Peers {
         let (to, snapshot) = (message.to, is_snapshot(&message));
         let Some(queue) = self.queues.get(&to) else { return };
         if queue.try_send(Frame::Raft(Box::new(message))).is_err() {
-            engine.send(if snapshot { Input::SnapshotSent { peer: to, delivered: false } } else { Input::Unreachable(to) });
+            engine.send(if snapshot {
+                Input::SnapshotSent { peer: to, delivered: false }
+            } else {
+                Input::Unreachable(to)
+            });
         }
     }
 }
@@ -134,7 +153,13 @@ impl Peers {
     }
 }
 
-async fn feed(member: Member, tls: Option<Arc<rustls::ClientConfig>>, engine: Arc<Engine>, mut queue: mpsc::Receiver<Frame>, shutdown: CancellationToken) {
+async fn feed(
+    member: Member,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    engine: Arc<Engine>,
+    mut queue: mpsc::Receiver<Frame>,
+    shutdown: CancellationToken,
+) {
     loop {
         let connected = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -185,7 +210,12 @@ async fn dial(member: &Member, tls: Option<Arc<rustls::ClientConfig>>) -> std::i
 }
 
 /// Writes messages as they come; `Ok` when the queue is closed.
-async fn forward(stream: &mut BufWriter<Box<dyn Stream>>, engine: &Engine, queue: &mut mpsc::Receiver<Frame>, peer: u64) -> std::io::Result<()> {
+async fn forward(
+    stream: &mut BufWriter<Box<dyn Stream>>,
+    engine: &Engine,
+    queue: &mut mpsc::Receiver<Frame>,
+    peer: u64,
+) -> std::io::Result<()> {
     loop {
         let frame = match queue.try_recv() {
             Ok(frame) => frame,
@@ -210,7 +240,14 @@ async fn forward(stream: &mut BufWriter<Box<dyn Stream>>, engine: &Engine, queue
 }
 
 /// Accepts peers' connections.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<PeerTls>, engine: Arc<Engine>, peers: Arc<Peers>, members: Arc<Vec<Member>>, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<PeerTls>,
+    engine: Arc<Engine>,
+    peers: Arc<Peers>,
+    members: Arc<Vec<Member>>,
+    shutdown: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -220,7 +257,8 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<PeerTls>, engine: A
             tokio::time::sleep(DIAL_PAUSE).await;
             continue;
         };
-        let (tls, engine, peers, members, shutdown) = (tls.clone(), engine.clone(), peers.clone(), members.clone(), shutdown.clone());
+        let (tls, engine, peers, members, shutdown) =
+            (tls.clone(), engine.clone(), peers.clone(), members.clone(), shutdown.clone());
         tokio::spawn(async move {
             let result = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -233,18 +271,30 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<PeerTls>, engine: A
     }
 }
 
-async fn accept(stream: TcpStream, tls: Option<PeerTls>, engine: &Engine, peers: &Peers, members: &[Member]) -> std::io::Result<()> {
+async fn accept(
+    stream: TcpStream,
+    tls: Option<PeerTls>,
+    engine: &Engine,
+    peers: &Peers,
+    members: &[Member],
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     match tls {
         None => receive(stream, engine, peers, members).await,
         Some(tls) => {
-            let stream = tokio::time::timeout(DIAL_MAX, tokio_rustls::TlsAcceptor::from(tls.server).accept(stream)).await??;
+            let stream =
+                tokio::time::timeout(DIAL_MAX, tokio_rustls::TlsAcceptor::from(tls.server).accept(stream)).await??;
             receive(stream, engine, peers, members).await
         }
     }
 }
 
-async fn receive(stream: impl AsyncRead + Unpin, engine: &Engine, peers: &Peers, members: &[Member]) -> std::io::Result<()> {
+async fn receive(
+    stream: impl AsyncRead + Unpin,
+    engine: &Engine,
+    peers: &Peers,
+    members: &[Member],
+) -> std::io::Result<()> {
     let mut stream = tokio::io::BufReader::with_capacity(64 * 1024, stream);
     // A connection carries one peer's messages; heartbeats come long before the first question.
     let mut from = 0;
@@ -266,7 +316,9 @@ async fn receive(stream: impl AsyncRead + Unpin, engine: &Engine, peers: &Peers,
                     engine.send(Input::Message(message));
                 }
             }
-            Frame::Answer { nonce, remaining } => engine.leader_answered(nonce, (remaining != i64::MIN).then_some(remaining)),
+            Frame::Answer { nonce, remaining } => {
+                engine.leader_answered(nonce, (remaining != i64::MIN).then_some(remaining))
+            }
             Frame::Ask { nonce, lease, renew } => {
                 let remaining = engine.keep_alive_here(lease, renew).await.unwrap_or(i64::MIN);
                 peers.put(from, Frame::Answer { nonce, remaining });

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, Snapshot, SnapshotMetadata};
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions,
+};
 use store_core::errors::RequestError;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::{Command, KeyValue};
@@ -148,7 +150,8 @@ impl State {
 
     /// Bytes on disk.
     pub(crate) fn size(&self) -> i64 {
-        let property = |name| self.disk.db.property_int_value_cf(self.disk.family(CHANGES), name).ok().flatten().unwrap_or(0);
+        let property =
+            |name| self.disk.db.property_int_value_cf(self.disk.family(CHANGES), name).ok().flatten().unwrap_or(0);
         let total = property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables");
         i64::try_from(total).unwrap_or(i64::MAX)
     }
@@ -253,7 +256,8 @@ impl State {
                 return Err(StateError::Damaged("the state is too large to be sent as one snapshot"));
             }
         }
-        let metadata = SnapshotMetadata { index, term, conf_state: Some(conf_state).into(), ..SnapshotMetadata::default() };
+        let metadata =
+            SnapshotMetadata { index, term, conf_state: Some(conf_state).into(), ..SnapshotMetadata::default() };
         Ok(Snapshot { data: data.into(), metadata: Some(metadata).into(), ..Snapshot::default() })
     }
 

@@ -54,13 +54,17 @@ fn pair(tls: &Tls) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer
 pub(crate) fn server(tls: &Tls, protocols: &[&[u8]]) -> Result<Option<Arc<ServerConfig>>, TlsError> {
     let Some((certs, key)) = pair(tls)? else { return Ok(None) };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(wrong)?;
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(wrong)?;
     let builder = match &tls.trusted_ca_file {
         Some(ca) if tls.client_cert_auth => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider).build().map_err(wrong)?;
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider).build().map_err(wrong)?;
             builder.with_client_cert_verifier(verifier)
         }
-        None if tls.client_cert_auth => return Err(TlsError("client certificates are demanded, but no trusted CA is named".to_owned())),
+        None if tls.client_cert_auth => {
+            return Err(TlsError("client certificates are demanded, but no trusted CA is named".to_owned()));
+        }
         _ => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(certs, key).map_err(wrong)?;
@@ -71,7 +75,9 @@ pub(crate) fn server(tls: &Tls, protocols: &[&[u8]]) -> Result<Option<Arc<Server
 /// Both sides between peers; `None` without a certificate.
 pub(crate) fn peers(tls: &Tls) -> Result<Option<PeerTls>, TlsError> {
     let Some(server) = server(tls, &[])? else { return Ok(None) };
-    let Some(ca) = &tls.trusted_ca_file else { return Err(TlsError("peers use TLS, but no trusted CA is named".to_owned())) };
+    let Some(ca) = &tls.trusted_ca_file else {
+        return Err(TlsError("peers use TLS, but no trusted CA is named".to_owned()));
+    };
     let Some((certs, key)) = pair(tls)? else { return Ok(None) };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider)

@@ -39,7 +39,9 @@ pub enum WalError {
         source: std::io::Error,
     },
     /// What was written isn't what is read.
-    #[error("{path} is damaged at byte {offset}: {why}; restore this member from its peers (remove its data and join it anew)")]
+    #[error(
+        "{path} is damaged at byte {offset}: {why}; restore this member from its peers (remove its data and join it anew)"
+    )]
     Damaged {
         /// The segment.
         path: String,
@@ -97,7 +99,12 @@ impl Wal {
     /// Opens the log in a folder, or begins one at the position of the state.
     ///
     /// `applied` and `applied_term` are what the state has durably applied.
-    pub(crate) fn open(dir: &Path, applied: u64, applied_term: u64, conf_state: ConfState) -> Result<(Self, Log), WalError> {
+    pub(crate) fn open(
+        dir: &Path,
+        applied: u64,
+        applied_term: u64,
+        conf_state: ConfState,
+    ) -> Result<(Self, Log), WalError> {
         std::fs::create_dir_all(dir).map_err(io(dir))?;
         let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
             .map_err(io(dir))?
@@ -126,7 +133,8 @@ impl Wal {
                         log.as_mut().ok_or_else(|| damaged("entries before a start record"))?.append(&[entry]);
                     }
                     KIND_HARD_STATE => {
-                        hard_state = HardState::parse_from_bytes(&payload).map_err(|_| damaged("a state can't be read"))?;
+                        hard_state =
+                            HardState::parse_from_bytes(&payload).map_err(|_| damaged("a state can't be read"))?;
                     }
                     _ => return Err(damaged("an unknown kind of record")),
                 }
@@ -142,10 +150,20 @@ impl Wal {
         hard_state.commit = hard_state.commit.max(applied);
         hard_state.term = hard_state.term.max(applied_term);
         log.set_hard_state(&hard_state);
-        let (before, term) = if behind { (applied, applied_term) } else { ends.last().copied().unwrap_or((applied, applied_term)) };
+        let (before, term) =
+            if behind { (applied, applied_term) } else { ends.last().copied().unwrap_or((applied, applied_term)) };
         let closed = if behind { Vec::new() } else { paths.iter().cloned().zip(ends.iter().map(|e| e.0)).collect() };
         let (path, file) = create_segment(dir, next_number(&paths))?;
-        let mut wal = Self { dir: dir.to_owned(), file, path, written: 0, buffer: Vec::new(), last: (before, term), hard_state, closed };
+        let mut wal = Self {
+            dir: dir.to_owned(),
+            file,
+            path,
+            written: 0,
+            buffer: Vec::new(),
+            last: (before, term),
+            hard_state,
+            closed,
+        };
         wal.begin()?;
         if behind {
             for path in &paths {
@@ -266,7 +284,9 @@ fn read_segment(path: &Path, newest: bool) -> Result<Vec<(u8, Vec<u8>)>, WalErro
                 file.set_len(at as u64).and_then(|()| file.sync_all()).map_err(io(path))?;
                 break;
             }
-            Err(fault) => return Err(WalError::Damaged { path: path.display().to_string(), offset: at, why: fault.why }),
+            Err(fault) => {
+                return Err(WalError::Damaged { path: path.display().to_string(), offset: at, why: fault.why });
+            }
         }
     }
     Ok(records)
@@ -280,7 +300,9 @@ struct Fault {
 fn record(bytes: &[u8]) -> Result<(u8, &[u8], usize), Fault> {
     let word = |at: usize| bytes.get(at..at + 4).and_then(|w| w.try_into().ok()).map(u32::from_le_bytes);
     let short = Fault { why: "a record is cut short", reaches_end: true };
-    let (Some(length), Some(length_crc), Some(crc), Some(kind)) = (word(0), word(4), word(8), bytes.get(12)) else { return Err(short) };
+    let (Some(length), Some(length_crc), Some(crc), Some(kind)) = (word(0), word(4), word(8), bytes.get(12)) else {
+        return Err(short);
+    };
     // Zeros up to the end: space that the file system gave and nothing was written to.
     if bytes.iter().all(|b| *b == 0) {
         return Err(short);

@@ -20,9 +20,7 @@ pub(super) fn keep_node(old: &Value, new: &mut Value) {
 
 /// The quality-of-service class. Source: `pkg/apis/core/v1/helper/qos` ComputePodQOS.
 fn qos_class(pod: &Value) -> &'static str {
-    let containers = || {
-        ["/spec/containers", "/spec/initContainers"].into_iter().flat_map(|p| meta::items(pod, p))
-    };
+    let containers = || ["/spec/containers", "/spec/initContainers"].into_iter().flat_map(|p| meta::items(pod, p));
     let amount = |container: &Value, side: &str, resource: &str| -> Option<String> {
         let pointer = format!("/resources/{side}/{resource}");
         let value = container.pointer(&pointer)?;
@@ -69,7 +67,11 @@ pub fn bind(pod: &Value, binding: &Value, now: &str) -> Result<Value, Status> {
         return Err(Status::bad_request("target.name: Required value"));
     }
     if !meta::uid(binding).is_empty() && meta::uid(binding) != meta::uid(pod) {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", meta::uid(binding), meta::uid(pod));
+        let why = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            meta::uid(binding),
+            meta::uid(pod)
+        );
         return conflict(&why);
     }
     if meta::is_deleting(pod) {

@@ -90,7 +90,8 @@ fn keep_node_ports(old: &Value, new: &mut Value) {
     for index in wanted_node_ports(new) {
         let port = &new["spec"]["ports"][index];
         let same = |o: &&Value| o.get("port") == port.get("port") && protocol(o) == protocol(port);
-        let held = meta::items(old, "/spec/ports").iter().find(same).and_then(|o| o.get("nodePort")).and_then(Value::as_u64);
+        let held =
+            meta::items(old, "/spec/ports").iter().find(same).and_then(|o| o.get("nodePort")).and_then(Value::as_u64);
         if let Some(held) = held.and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0) {
             set_node_port(new, index, held);
         }

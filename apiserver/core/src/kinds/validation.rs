@@ -55,7 +55,11 @@ impl Causes {
     }
 
     fn finish(self, resource: &Resource, object: &Value) -> Result<(), Status> {
-        if self.0.is_empty() { Ok(()) } else { Err(Status::invalid(resource.group, resource.kind, meta::name(object), self.0)) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Status::invalid(resource.group, resource.kind, meta::name(object), self.0))
+        }
     }
 }
 
@@ -173,9 +177,14 @@ fn pod_spec(object: &Value, at: &str, causes: &mut Causes) {
     }
     for (index, one) in containers.iter().enumerate() {
         for (mount_index, mount) in items(one, "/volumeMounts").iter().enumerate() {
-            let (name, place) = (text(mount, "/name"), format!("{field}.containers[{index}].volumeMounts[{mount_index}]"));
+            let (name, place) =
+                (text(mount, "/name"), format!("{field}.containers[{index}].volumeMounts[{mount_index}]"));
             if !volumes.contains(&name) {
-                causes.0.push(Cause::new("FieldValueNotFound", format!("{place}.name"), format!("Not found: {name:?}")));
+                causes.0.push(Cause::new(
+                    "FieldValueNotFound",
+                    format!("{place}.name"),
+                    format!("Not found: {name:?}"),
+                ));
             }
             if text(mount, "/mountPath").is_empty() {
                 causes.required(&format!("{place}.mountPath"), "");
@@ -224,7 +233,11 @@ fn resources(one: &Value, place: &str, causes: &mut Causes) {
     for side in ["limits", "requests"] {
         for (resource, value) in string_map(one, &format!("/resources/{side}")) {
             if amount(side, resource).is_some_and(|q| q.sign() < 0) {
-                causes.invalid(&format!("{place}.resources.{side}[{resource}]"), &value.into(), "must be greater than or equal to 0");
+                causes.invalid(
+                    &format!("{place}.resources.{side}[{resource}]"),
+                    &value.into(),
+                    "must be greater than or equal to 0",
+                );
             }
         }
     }
@@ -305,7 +318,9 @@ fn workload(object: &Value, causes: &mut Causes) {
             causes.invalid("spec.selector", selector, "empty selector is invalid for deployment");
         }
         Ok(parsed) => {
-            let labels = string_map(object, "/spec/template/metadata/labels").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            let labels = string_map(object, "/spec/template/metadata/labels")
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect();
             if !parsed.matches(&labels) {
                 let found = object.pointer("/spec/template/metadata/labels").cloned().unwrap_or(Value::Null);
                 causes.invalid("spec.template.metadata.labels", &found, "`selector` does not match template `labels`");

@@ -11,7 +11,12 @@ use crate::discovery;
 
 /// The paths of a group version; `None` if nothing of it is served.
 /// Adds the types that the operations refer to.
-pub(super) fn paths(group: &str, version: &str, dialect: Dialect, types: &mut BTreeSet<TypeId>) -> Option<Map<String, Value>> {
+pub(super) fn paths(
+    group: &str,
+    version: &str,
+    dialect: Dialect,
+    types: &mut BTreeSet<TypeId>,
+) -> Option<Map<String, Value>> {
     let mut out = Map::new();
     let served = resources::of_group_version(group, version).filter(|r| discovery::is_served(r));
     for resource in served {
@@ -53,9 +58,12 @@ fn merge(out: &mut Map<String, Value>, path: String, mut item: Map<String, Value
 
 /// (HTTP method, verb in the table, action in the OpenAPI extension).
 type Verb = (&'static str, &'static str, &'static str);
-const COLLECTION_VERBS: [Verb; 3] = [("get", "list", "list"), ("post", "create", "post"), ("delete", "deletecollection", "deletecollection")];
-const OBJECT_VERBS: [Verb; 4] = [("get", "get", "get"), ("put", "update", "put"), ("patch", "patch", "patch"), ("delete", "delete", "delete")];
-const SUB_VERBS: [Verb; 4] = [("get", "get", "get"), ("put", "update", "put"), ("patch", "patch", "patch"), ("post", "create", "post")];
+const COLLECTION_VERBS: [Verb; 3] =
+    [("get", "list", "list"), ("post", "create", "post"), ("delete", "deletecollection", "deletecollection")];
+const OBJECT_VERBS: [Verb; 4] =
+    [("get", "get", "get"), ("put", "update", "put"), ("patch", "patch", "patch"), ("delete", "delete", "delete")];
+const SUB_VERBS: [Verb; 4] =
+    [("get", "get", "get"), ("put", "update", "put"), ("patch", "patch", "patch"), ("post", "create", "post")];
 
 fn operations(resource: &Resource, ty: TypeId, dialect: Dialect, verbs: &[Verb]) -> Map<String, Value> {
     let mut out = Map::new();
@@ -68,12 +76,19 @@ fn operations(resource: &Resource, ty: TypeId, dialect: Dialect, verbs: &[Verb])
 }
 
 fn operation(resource: &Resource, ty: TypeId, dialect: Dialect, method: &str, action: &str) -> Value {
-    let (group, version) = (resource.kind_group.unwrap_or(resource.group), resource.kind_version.unwrap_or(resource.version));
+    let (group, version) =
+        (resource.kind_group.unwrap_or(resource.group), resource.kind_version.unwrap_or(resource.version));
     let answer = if action == "list" { list_name(ty) } else { ty.full_name() };
     let kind = json!({"group": group, "version": version, "kind": resource.kind});
     let sub = resource.subresource.map(capital).unwrap_or_default();
-    let id = format!("{action}{}{}{}{sub}", capital(resource.group.split('.').next().unwrap_or("")), capital(resource.version), resource.kind);
-    let mut parameters: Vec<Value> = query_parameters(action).iter().map(|name| parameter("query", name, false, dialect)).collect();
+    let id = format!(
+        "{action}{}{}{}{sub}",
+        capital(resource.group.split('.').next().unwrap_or("")),
+        capital(resource.version),
+        resource.kind
+    );
+    let mut parameters: Vec<Value> =
+        query_parameters(action).iter().map(|name| parameter("query", name, false, dialect)).collect();
     let body = matches!(method, "post" | "put" | "patch");
     let media = if method == "patch" { &PATCH_MEDIA[..] } else { &MEDIA[..] };
     let mut out = json!({"operationId": id, "tags": [format!("{}_{}", resource.group, resource.version)],
@@ -81,7 +96,9 @@ fn operation(resource: &Resource, ty: TypeId, dialect: Dialect, method: &str, ac
     match dialect {
         Dialect::V2 => {
             if body {
-                parameters.push(json!({"in": "body", "name": "body", "required": true, "schema": body_schema(method, ty, dialect)}));
+                parameters.push(
+                    json!({"in": "body", "name": "body", "required": true, "schema": body_schema(method, ty, dialect)}),
+                );
             }
             out["consumes"] = if method == "patch" { json!(PATCH_MEDIA) } else { json!(["*/*"]) };
             out["produces"] = json!(MEDIA);
@@ -89,8 +106,10 @@ fn operation(resource: &Resource, ty: TypeId, dialect: Dialect, method: &str, ac
         }
         Dialect::V3 => {
             if body {
-                let content: Map<String, Value> =
-                    media.iter().map(|m| ((*m).to_owned(), json!({"schema": body_schema(method, ty, dialect)}))).collect();
+                let content: Map<String, Value> = media
+                    .iter()
+                    .map(|m| ((*m).to_owned(), json!({"schema": body_schema(method, ty, dialect)})))
+                    .collect();
                 out["requestBody"] = json!({"content": content, "required": true});
             }
             let content = json!({"application/json": {"schema": reference(&answer, dialect)}});
@@ -113,12 +132,30 @@ fn body_schema(method: &str, ty: TypeId, dialect: Dialect) -> Value {
 
 fn query_parameters(action: &str) -> &'static [&'static str] {
     match action {
-        "list" => &["allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit", "resourceVersion",
-            "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch"],
+        "list" => &[
+            "allowWatchBookmarks",
+            "continue",
+            "fieldSelector",
+            "labelSelector",
+            "limit",
+            "resourceVersion",
+            "resourceVersionMatch",
+            "sendInitialEvents",
+            "timeoutSeconds",
+            "watch",
+        ],
         "post" | "put" => &["dryRun", "fieldManager", "fieldValidation"],
         "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
         "delete" => &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"],
-        "deletecollection" => &["continue", "dryRun", "fieldSelector", "gracePeriodSeconds", "labelSelector", "limit", "propagationPolicy"],
+        "deletecollection" => &[
+            "continue",
+            "dryRun",
+            "fieldSelector",
+            "gracePeriodSeconds",
+            "labelSelector",
+            "limit",
+            "propagationPolicy",
+        ],
         _ => &[],
     }
 }

@@ -43,7 +43,9 @@ pub(crate) fn closure(roots: &BTreeSet<TypeId>, dialect: Dialect) -> Map<String,
     let mut todo: Vec<TypeId> = roots.iter().copied().collect();
     while let Some(ty) = todo.pop() {
         for field in ty.fields() {
-            if let Some(inner) = referred(field.shape.element()) && seen.insert(inner) {
+            if let Some(inner) = referred(field.shape.element())
+                && seen.insert(inner)
+            {
                 todo.push(inner);
             }
         }
@@ -52,7 +54,9 @@ pub(crate) fn closure(roots: &BTreeSet<TypeId>, dialect: Dialect) -> Map<String,
     for ty in roots.iter().filter(|ty| ty.field("metadata").is_some()) {
         out.entry(list_name(*ty)).or_insert_with(|| list(*ty, dialect));
     }
-    for (name, format) in [(TIME, "date-time"), (MICRO_TIME, "date-time"), (QUANTITY, ""), (INT_OR_STRING, "int-or-string")] {
+    for (name, format) in
+        [(TIME, "date-time"), (MICRO_TIME, "date-time"), (QUANTITY, ""), (INT_OR_STRING, "int-or-string")]
+    {
         out.entry(name.to_owned()).or_insert_with(|| scalar(format, dialect));
     }
     out
@@ -62,21 +66,26 @@ fn scalar(format: &str, dialect: Dialect) -> Value {
     match (format, dialect) {
         ("", Dialect::V2) => json!({"type": "string"}),
         ("", Dialect::V3) => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-        ("int-or-string", Dialect::V3) => json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"}),
+        ("int-or-string", Dialect::V3) => {
+            json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"})
+        }
         (format, _) => json!({"type": "string", "format": format}),
     }
 }
 
 fn referred(element: Element) -> Option<TypeId> {
     match element {
-        Element::Ref(ty) | Element::SchemaOrArray(ty) | Element::SchemaOrBool(ty) | Element::SchemaOrStrings(ty) => Some(ty),
+        Element::Ref(ty) | Element::SchemaOrArray(ty) | Element::SchemaOrBool(ty) | Element::SchemaOrStrings(ty) => {
+            Some(ty)
+        }
         _ => None,
     }
 }
 
 fn schema(ty: TypeId, dialect: Dialect) -> Value {
     let mut out = Map::new();
-    let properties: Map<String, Value> = ty.fields().iter().map(|f| (f.name.to_owned(), property(f, dialect))).collect();
+    let properties: Map<String, Value> =
+        ty.fields().iter().map(|f| (f.name.to_owned(), property(f, dialect))).collect();
     out.insert("type".into(), "object".into());
     if !properties.is_empty() {
         out.insert("properties".into(), properties.into());
@@ -148,10 +157,11 @@ fn extensions(field: &Field) -> Map<String, Value> {
         out.insert("x-kubernetes-map-type".into(), "atomic".into());
     }
     let strategy = field.patch_strategy;
-    let strategies: Vec<&str> = [(strategy.merge, "merge"), (strategy.replace, "replace"), (strategy.retain_keys, "retainKeys")]
-        .into_iter()
-        .filter_map(|(set, name)| set.then_some(name))
-        .collect();
+    let strategies: Vec<&str> =
+        [(strategy.merge, "merge"), (strategy.replace, "replace"), (strategy.retain_keys, "retainKeys")]
+            .into_iter()
+            .filter_map(|(set, name)| set.then_some(name))
+            .collect();
     if !strategies.is_empty() {
         out.insert("x-kubernetes-patch-strategy".into(), strategies.join(",").into());
     }

@@ -35,7 +35,8 @@ fn every_reference_is_defined() {
 fn patches_declare_field_validation() {
     let document = v3("apps", "v1").expect("served");
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
-    let names: Vec<_> = patch["parameters"].as_array().expect("parameters").iter().map(|p| p["name"].as_str()).collect();
+    let names: Vec<_> =
+        patch["parameters"].as_array().expect("parameters").iter().map(|p| p["name"].as_str()).collect();
     assert!(names.contains(&Some("fieldValidation")), "{names:?}");
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
 }

@@ -18,14 +18,28 @@ pub(super) fn cell(kind: &str, column: &str, object: &Value, now: i64) -> Value 
     }
     match kind {
         "Pod" => pod::cell(column, object, now),
-        "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" | "DaemonSet" | "Job" | "CronJob"
-        | "PodTemplate" | "ControllerRevision" | "Scale" => workload::cell(kind, column, object, now),
+        "Deployment"
+        | "ReplicaSet"
+        | "ReplicationController"
+        | "StatefulSet"
+        | "DaemonSet"
+        | "Job"
+        | "CronJob"
+        | "PodTemplate"
+        | "ControllerRevision"
+        | "Scale" => workload::cell(kind, column, object, now),
         "Service" | "Endpoints" | "EndpointSlice" | "Ingress" | "IngressClass" | "NetworkPolicy" | "ServiceCIDR"
         | "IPAddress" => network(kind, column, object),
         "Node" => node(column, object),
         "Event" => event(column, object, now),
-        "PersistentVolume" | "PersistentVolumeClaim" | "StorageClass" | "VolumeAttachment" | "CSINode" | "CSIDriver"
-        | "CSIStorageCapacity" | "VolumeAttributesClass" => storage(kind, column, object),
+        "PersistentVolume"
+        | "PersistentVolumeClaim"
+        | "StorageClass"
+        | "VolumeAttachment"
+        | "CSINode"
+        | "CSIDriver"
+        | "CSIStorageCapacity"
+        | "VolumeAttributesClass" => storage(kind, column, object),
         _ => other(kind, column, object),
     }
 }
@@ -243,9 +257,8 @@ fn node(column: &str, object: &Value) -> Value {
 
 /// Works for both event APIs: `events.k8s.io` names some fields otherwise.
 fn event(column: &str, object: &Value, now: i64) -> Value {
-    let first_of = |pointers: &[&str]| {
-        pointers.iter().map(|p| text(object, p)).find(|t| !t.is_empty()).unwrap_or("").to_owned()
-    };
+    let first_of =
+        |pointers: &[&str]| pointers.iter().map(|p| text(object, p)).find(|t| !t.is_empty()).unwrap_or("").to_owned();
     let about = |field: &str| first_of(&[&format!("/involvedObject/{field}"), &format!("/regarding/{field}")]);
     let first = first_of(&["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"]);
     let last = first_of(&["/series/lastObservedTime", "/lastTimestamp", "/deprecatedLastTimestamp", "/eventTime"]);
@@ -266,7 +279,12 @@ fn event(column: &str, object: &Value, now: i64) -> Value {
         }
         "Subobject" => about("fieldPath").into(),
         "Source" => {
-            let component = first_of(&["/source/component", "/deprecatedSource/component", "/reportingComponent", "/reportingController"]);
+            let component = first_of(&[
+                "/source/component",
+                "/deprecatedSource/component",
+                "/reportingComponent",
+                "/reportingController",
+            ]);
             let host = first_of(&["/source/host", "/deprecatedSource/host"]);
             if host.is_empty() { component.into() } else { format!("{component}, {host}").into() }
         }
@@ -318,7 +336,9 @@ fn storage(kind: &str, column: &str, object: &Value) -> Value {
         ("VolumeAttachment", "Node") => text(object, "/spec/nodeName").into(),
         ("VolumeAttachment", "Attached") => bool_text(object, "/status/attached").into(),
         ("CSINode", "Drivers") => items(object, "/spec/drivers").len().into(),
-        ("CSIDriver", "AttachRequired") => object.pointer("/spec/attachRequired").and_then(Value::as_bool).unwrap_or(true).into(),
+        ("CSIDriver", "AttachRequired") => {
+            object.pointer("/spec/attachRequired").and_then(Value::as_bool).unwrap_or(true).into()
+        }
         ("CSIDriver", "PodInfoOnMount") => bool_text(object, "/spec/podInfoOnMount").into(),
         ("CSIDriver", "StorageCapacity") => bool_text(object, "/spec/storageCapacity").into(),
         ("CSIStorageCapacity", "StorageClassName") => text(object, "/storageClassName").into(),
@@ -373,7 +393,8 @@ fn other(kind: &str, column: &str, object: &Value) -> Value {
         ("PriorityClass", "PreemptionPolicy") => or(text(object, "/preemptionPolicy"), "PreemptLowerPriority"),
         ("RuntimeClass", "Handler") => text(object, "/handler").into(),
         ("HorizontalPodAutoscaler", "Reference") => {
-            format!("{}/{}", text(object, "/spec/scaleTargetRef/kind"), text(object, "/spec/scaleTargetRef/name")).into()
+            format!("{}/{}", text(object, "/spec/scaleTargetRef/kind"), text(object, "/spec/scaleTargetRef/name"))
+                .into()
         }
         ("HorizontalPodAutoscaler", "MinPods") => number(object, "/spec/minReplicas").to_string().into(),
         ("HorizontalPodAutoscaler", "MaxPods") => number(object, "/spec/maxReplicas").to_string().into(),
@@ -384,7 +405,9 @@ fn other(kind: &str, column: &str, object: &Value) -> Value {
         (_, "ParamKind") => or(text(object, "/spec/paramKind/kind"), UNSET),
         (_, "PolicyName") => text(object, "/spec/policyName").into(),
         (_, "ParamRef") => or(text(object, "/spec/paramRef/name"), UNSET),
-        ("CertificateSigningRequest" | "ClusterTrustBundle", "SignerName") => or(text(object, "/spec/signerName"), NONE),
+        ("CertificateSigningRequest" | "ClusterTrustBundle", "SignerName") => {
+            or(text(object, "/spec/signerName"), NONE)
+        }
         ("CertificateSigningRequest", "Requestor") => text(object, "/spec/username").into(),
         ("CertificateSigningRequest", "RequestedDuration") => match number(object, "/spec/expirationSeconds") {
             0 => NONE.into(),
@@ -400,11 +423,13 @@ fn other(kind: &str, column: &str, object: &Value) -> Value {
         ("PriorityLevelConfiguration", "NominalConcurrencyShares") => {
             number(object, "/spec/limited/nominalConcurrencyShares").to_string().into()
         }
-        ("ResourceClaim", "State") => match (object.pointer("/status/allocation"), items(object, "/status/reservedFor")) {
-            (None, _) => "pending".into(),
-            (Some(_), []) => "allocated".into(),
-            (Some(_), _) => "allocated,reserved".into(),
-        },
+        ("ResourceClaim", "State") => {
+            match (object.pointer("/status/allocation"), items(object, "/status/reservedFor")) {
+                (None, _) => "pending".into(),
+                (Some(_), []) => "allocated".into(),
+                (Some(_), _) => "allocated,reserved".into(),
+            }
+        }
         ("ResourceSlice", "Node") => or(text(object, "/spec/nodeName"), UNSET),
         ("ResourceSlice", "Driver") => text(object, "/spec/driver").into(),
         ("ResourceSlice", "Pool") => text(object, "/spec/pool/name").into(),

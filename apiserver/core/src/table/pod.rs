@@ -63,7 +63,10 @@ fn status(pod: &Value) -> String {
     if !reason.is_empty() {
         word = reason.to_owned();
     }
-    if items(pod, "/status/conditions").iter().any(|c| text(c, "/type") == "PodScheduled" && text(c, "/reason") == "SchedulingGated") {
+    if items(pod, "/status/conditions")
+        .iter()
+        .any(|c| text(c, "/type") == "PodScheduled" && text(c, "/reason") == "SchedulingGated")
+    {
         word = "SchedulingGated".to_owned();
     }
     let initializing = init_word(pod);
@@ -113,7 +116,9 @@ fn container_word(pod: &Value, phase: String) -> String {
         }
     }
     if word == "Completed" && running {
-        let ready = items(pod, "/status/conditions").iter().any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True");
+        let ready = items(pod, "/status/conditions")
+            .iter()
+            .any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True");
         return if ready { "Running" } else { "NotReady" }.to_owned();
     }
     word

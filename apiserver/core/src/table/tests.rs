@@ -4,7 +4,12 @@ use expect_test::{Expect, expect};
 fn check(plural: &str, group: &str, object: Value, expected: Expect) {
     let resource = api::resources::find(group, "v1", plural).unwrap_or_else(|| panic!("{plural}"));
     let row = row(resource, &object, 1_767_225_600 + 90, Include::None, "v1");
-    let cells: Vec<String> = row["cells"].as_array().into_iter().flatten().map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned)).collect();
+    let cells: Vec<String> = row["cells"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned))
+        .collect();
     let columns = column_definitions(resource).as_array().map_or(0, Vec::len);
     assert_eq!(cells.len(), columns);
     expected.assert_eq(&cells.join(" | "));
@@ -41,11 +46,19 @@ fn workloads_services_nodes() {
     let node = json!({"metadata": metadata("n"), "spec": {"unschedulable": true},
         "status": {"conditions": [{"type": "Ready", "status": "True"}], "addresses": [{"type": "InternalIP", "address": "10.1.1.1"}],
             "nodeInfo": {"kubeletVersion": "v1.36.0", "osImage": "Debian", "kernelVersion": "6.1", "containerRuntimeVersion": "containerd://1.6"}}});
-    check("nodes", "", node, expect!["n | Ready,SchedulingDisabled | <none> | 90s | v1.36.0 | 10.1.1.1 | <none> | Debian | 6.1 | containerd://1.6"]);
+    check(
+        "nodes",
+        "",
+        node,
+        expect![
+            "n | Ready,SchedulingDisabled | <none> | 90s | v1.36.0 | 10.1.1.1 | <none> | Debian | 6.1 | containerd://1.6"
+        ],
+    );
 }
 
 #[test]
 fn durations_are_kubectls() {
-    let shown: Vec<String> = [-5, 0, 119, 120, 125, 600, 10_799, 10_800, 11_000, 172_800, 700_000, 70_000_000].map(duration).into();
+    let shown: Vec<String> =
+        [-5, 0, 119, 120, 125, 600, 10_799, 10_800, 11_000, 172_800, 700_000, 70_000_000].map(duration).into();
     assert_eq!(shown, ["<invalid>", "0s", "119s", "2m", "2m5s", "10m", "179m", "3h", "3h3m", "2d", "8d", "2y80d"]);
 }

@@ -6,7 +6,13 @@ use super::cells::{map_cell, number, or, selector_cell, since};
 use crate::meta::{items, text};
 
 pub(super) fn cell(kind: &str, column: &str, object: &Value, now: i64) -> Value {
-    let template = if kind == "CronJob" { "/spec/jobTemplate/spec/template" } else if kind == "PodTemplate" { "/template" } else { "/spec/template" };
+    let template = if kind == "CronJob" {
+        "/spec/jobTemplate/spec/template"
+    } else if kind == "PodTemplate" {
+        "/template"
+    } else {
+        "/spec/template"
+    };
     let containers = |field: &str| {
         let list = items(object, &format!("{template}/spec/containers"));
         list.iter().map(|c| text(c, &format!("/{field}"))).collect::<Vec<_>>().join(",").into()
@@ -15,7 +21,12 @@ pub(super) fn cell(kind: &str, column: &str, object: &Value, now: i64) -> Value 
         "Containers" => return containers("name"),
         "Images" => return containers("image"),
         "Selector" if kind == "ReplicationController" => return map_cell(object, "/spec/selector"),
-        "Selector" => return selector_cell(object, if kind == "CronJob" { "/spec/jobTemplate/spec/selector" } else { "/spec/selector" }),
+        "Selector" => {
+            return selector_cell(
+                object,
+                if kind == "CronJob" { "/spec/jobTemplate/spec/selector" } else { "/spec/selector" },
+            );
+        }
         "Pod Labels" => return map_cell(object, "/template/metadata/labels"),
         _ => {}
     }
@@ -57,7 +68,9 @@ fn daemon_set(column: &str, object: &Value) -> Value {
 }
 
 fn job(column: &str, object: &Value, now: i64) -> Value {
-    let condition = |ty: &str| items(object, "/status/conditions").iter().any(|c| text(c, "/type") == ty && text(c, "/status") == "True");
+    let condition = |ty: &str| {
+        items(object, "/status/conditions").iter().any(|c| text(c, "/type") == ty && text(c, "/status") == "True")
+    };
     match column {
         "Status" => match () {
             () if condition("Complete") => "Complete",
@@ -105,7 +118,9 @@ fn cron_job(column: &str, object: &Value, now: i64) -> Value {
 fn revision(column: &str, object: &Value) -> Value {
     match column {
         "Controller" => {
-            let owner = items(object, "/metadata/ownerReferences").iter().find(|o| o.get("controller") == Some(&Value::Bool(true)));
+            let owner = items(object, "/metadata/ownerReferences")
+                .iter()
+                .find(|o| o.get("controller") == Some(&Value::Bool(true)));
             let named = owner.map(|o| format!("{}/{}", text(o, "/kind").to_lowercase(), text(o, "/name")));
             or(&named.unwrap_or_default(), "<none>")
         }

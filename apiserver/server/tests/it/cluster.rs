@@ -66,16 +66,15 @@ fn start_etcd(dir: &Path) -> (Child, String) {
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd is installed (Debian's package etcd-server)");
-        while Instant::now() < deadline {
+        while child.try_wait().expect("a child").is_none() && Instant::now() < deadline {
             if std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, client)).is_ok() {
                 return (child, url);
             }
-            // Another test took the port in between: choose again.
-            if child.try_wait().expect("a child").is_some() {
-                break;
-            }
             std::thread::yield_now();
         }
+        // Another test took the port in between: choose again.
+        let _ = child.kill();
+        let _ = child.wait();
         assert!(Instant::now() < deadline, "etcd did not start");
     }
 }

@@ -110,21 +110,36 @@ fn walk_through(kubectl: &Kubectl<'_>, ns: &str) {
     for word in ["READY", "web:2", "NodePort", "settings"] {
         assert!(table.contains(word), "{word} in {table}");
     }
-    assert_eq!(kubectl.ok(&format!("-n {ns} get deploy web -o jsonpath={{.spec.template.spec.containers[0].image}}")), "web:2");
+    assert_eq!(
+        kubectl.ok(&format!("-n {ns} get deploy web -o jsonpath={{.spec.template.spec.containers[0].image}}")),
+        "web:2"
+    );
     assert!(kubectl.ok(&format!("-n {ns} get all --show-labels -l app=none")).contains("No resources"));
-    assert!(kubectl.ok(&format!("-n {ns} get cm --field-selector metadata.name=settings -o name")).contains("configmap/settings"));
+    assert!(
+        kubectl
+            .ok(&format!("-n {ns} get cm --field-selector metadata.name=settings -o name"))
+            .contains("configmap/settings")
+    );
 
     kubectl.ok(&format!("-n {ns} scale deploy web --replicas=5"));
     assert_eq!(kubectl.ok(&format!("-n {ns} get deploy web -o jsonpath={{.spec.replicas}}")), "5");
     kubectl.ok(&format!("-n {ns} label deploy web tier=front"));
     kubectl.ok(&format!("-n {ns} annotate cm settings note=x"));
     kubectl.ok(&format!("-n {ns} patch cm settings --type=merge -p {{\"data\":{{\"b\":\"2\"}}}}"));
-    kubectl.ok(&format!("-n {ns} patch cm settings --type=json -p [{{\"op\":\"replace\",\"path\":\"/data/a\",\"value\":\"9\"}}]"));
+    kubectl.ok(&format!(
+        "-n {ns} patch cm settings --type=json -p [{{\"op\":\"replace\",\"path\":\"/data/a\",\"value\":\"9\"}}]"
+    ));
     kubectl.ok(&format!("-n {ns} patch deploy web -p {{\"spec\":{{\"template\":{{\"spec\":{{\"containers\":[{{\"name\":\"c\",\"image\":\"web:3\"}}]}}}}}}}}"));
     assert_eq!(kubectl.ok(&format!("-n {ns} get cm settings -o jsonpath={{.data.a}}{{.data.b}}")), "92");
-    assert_eq!(kubectl.ok(&format!("-n {ns} get deploy web -o jsonpath={{.spec.template.spec.containers[*].image}}")), "web:3");
+    assert_eq!(
+        kubectl.ok(&format!("-n {ns} get deploy web -o jsonpath={{.spec.template.spec.containers[*].image}}")),
+        "web:3"
+    );
 
-    let strict = kubectl.fails(&format!("-n {ns} create --validate=strict -f -"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndta: {}\n");
+    let strict = kubectl.fails(
+        &format!("-n {ns} create --validate=strict -f -"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndta: {}\n",
+    );
     assert!(strict.contains("unknown field \"dta\""), "{strict}");
     let taken = kubectl.fails(&format!("-n {ns} create cm settings"), "");
     assert!(taken.contains("configmaps \"settings\" already exists"), "{taken}");

@@ -46,21 +46,42 @@ fn bad_input_is_answered_as_kubernetes_answers_it() {
     expect(send("text/csv", b"a"), 415, "UnsupportedMediaType", "unknown format");
     let large = vec![b' '; 4 * 1024 * 1024];
     expect(send("application/json", &large), 413, "RequestEntityTooLarge", "limit is 3145728");
-    expect(post(&cluster, MAPS, &json!({"kind": "Pod", "apiVersion": "v1"})), 400, "BadRequest", "cannot be handled as a ConfigMap");
+    expect(
+        post(&cluster, MAPS, &json!({"kind": "Pod", "apiVersion": "v1"})),
+        400,
+        "BadRequest",
+        "cannot be handled as a ConfigMap",
+    );
     expect(post(&cluster, MAPS, &json!({"metadata": {"name": "A_b"}})), 422, "Invalid", "RFC 1123 subdomain");
     expect(post(&cluster, MAPS, &json!({"metadata": {}})), 422, "Invalid", "name or generateName is required");
     let strict = format!("{MAPS}?fieldValidation=Strict");
-    expect(post(&cluster, &strict, &json!({"metadata": {"name": "x"}, "foo": 1})), 400, "BadRequest", "strict decoding error: unknown field \"foo\"");
+    expect(
+        post(&cluster, &strict, &json!({"metadata": {"name": "x"}, "foo": 1})),
+        400,
+        "BadRequest",
+        "strict decoding error: unknown field \"foo\"",
+    );
     let elsewhere = "/api/v1/namespaces/nowhere/configmaps";
-    expect(post(&cluster, elsewhere, &json!({"metadata": {"name": "x"}})), 404, "NotFound", "namespaces \"nowhere\" not found");
-    expect(get(&cluster, &format!("{MAPS}?fieldSelector=foo%3Dbar")), 400, "BadRequest", "field label not supported: foo");
+    expect(
+        post(&cluster, elsewhere, &json!({"metadata": {"name": "x"}})),
+        404,
+        "NotFound",
+        "namespaces \"nowhere\" not found",
+    );
+    expect(
+        get(&cluster, &format!("{MAPS}?fieldSelector=foo%3Dbar")),
+        400,
+        "BadRequest",
+        "field label not supported: foo",
+    );
     expect(get(&cluster, &format!("{MAPS}?labelSelector=a%20b")), 400, "BadRequest", "unable to parse requirement");
     expect(get(&cluster, &format!("{MAPS}?continue=xyz")), 400, "BadRequest", "continue key is not valid");
     expect(get(&cluster, &format!("{MAPS}?resourceVersion=abc")), 400, "BadRequest", "Invalid value");
     expect(get(&cluster, "/apis/nothing/v1/things"), 404, "NotFound", "could not find");
     expect(call(&cluster, Method::GET, MAPS, &[("accept", "application/cbor")], b""), 406, "NotAcceptable", "accepted");
     expect(call(&cluster, Method::PUT, MAPS, &[], b"{}"), 405, "MethodNotAllowed", "not supported");
-    let patch = call(&cluster, Method::PATCH, "/api/v1/namespaces/default", &[("content-type", "application/x")], b"{}");
+    let patch =
+        call(&cluster, Method::PATCH, "/api/v1/namespaces/default", &[("content-type", "application/x")], b"{}");
     expect(patch, 415, "UnsupportedMediaType", "accepted media types");
     // Nothing of all this left a trace.
     assert_eq!(get(&cluster, MAPS).1["items"], json!([]));
@@ -71,7 +92,9 @@ fn writers_that_saw_another_version_conflict() {
     let cluster = Cluster::start();
     let (_, first) = post(&cluster, MAPS, &json!({"metadata": {"name": "x"}, "data": {"n": "0"}}));
     let path = format!("{MAPS}/x");
-    let put = |object: &Value| call(&cluster, Method::PUT, &path, &[("content-type", "application/json")], object.to_string().as_bytes());
+    let put = |object: &Value| {
+        call(&cluster, Method::PUT, &path, &[("content-type", "application/json")], object.to_string().as_bytes())
+    };
     let mut changed = first.clone();
     changed["data"]["n"] = "1".into();
     let (status, second) = put(&changed);
@@ -90,7 +113,8 @@ fn finalizers_hold_and_preconditions_guard() {
     let (_, made) = post(&cluster, MAPS, &json!({"metadata": {"name": "x", "finalizers": ["example.com/hold"]}}));
     let path = format!("{MAPS}/x");
     let wrong = json!({"preconditions": {"uid": "other"}}).to_string();
-    let delete = |body: &str| call(&cluster, Method::DELETE, &path, &[("content-type", "application/json")], body.as_bytes());
+    let delete =
+        |body: &str| call(&cluster, Method::DELETE, &path, &[("content-type", "application/json")], body.as_bytes());
     assert_eq!(delete(&wrong).0.as_u16(), 409);
     let (_, marked) = delete("{}");
     assert!(marked["metadata"]["deletionTimestamp"].is_string(), "{marked}");
@@ -105,10 +129,17 @@ fn finalizers_hold_and_preconditions_guard() {
 fn lists_page_at_one_revision() {
     let cluster = Cluster::start();
     for index in 0..7 {
-        post(&cluster, MAPS, &json!({"metadata": {"name": format!("m{index}"), "labels": {"odd": (index % 2).to_string()}}}));
+        post(
+            &cluster,
+            MAPS,
+            &json!({"metadata": {"name": format!("m{index}"), "labels": {"odd": (index % 2).to_string()}}}),
+        );
     }
     let (_, first) = get(&cluster, &format!("{MAPS}?limit=3"));
-    assert_eq!((first["items"].as_array().map(Vec::len), &first["metadata"]["remainingItemCount"]), (Some(3), &json!(4)));
+    assert_eq!(
+        (first["items"].as_array().map(Vec::len), &first["metadata"]["remainingItemCount"]),
+        (Some(3), &json!(4))
+    );
     post(&cluster, MAPS, &json!({"metadata": {"name": "m35"}}));
     let mut names = Vec::new();
     let mut token = first["metadata"]["continue"].as_str().map(str::to_owned);
@@ -131,7 +162,9 @@ fn a_watch_sees_each_change_once_from_where_it_starts() {
     use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
     let cluster = Cluster::start();
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), "default");
-    let map = |name: &str, labels: Value| serde_json::from_value::<ConfigMap>(json!({"metadata": {"name": name, "labels": labels}})).expect("a map");
+    let map = |name: &str, labels: Value| {
+        serde_json::from_value::<ConfigMap>(json!({"metadata": {"name": name, "labels": labels}})).expect("a map")
+    };
     cluster.runtime.block_on(async {
         let start = maps.list(&Default::default()).await.expect("a list").metadata.resource_version.expect("a version");
         let mut stream = Box::pin(maps.watch(&WatchParams::default().labels("a=b"), &start).await.expect("a watch"));
@@ -190,7 +223,8 @@ fn nobody_comes_in_without_credentials() {
 fn a_cluster_ip_is_held_once_and_released() {
     let cluster = Cluster::start();
     let services = "/api/v1/namespaces/default/services";
-    let service = |name: &str, ip: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
+    let service =
+        |name: &str, ip: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
     assert_eq!(get(&cluster, &format!("{services}/kubernetes")).1["spec"]["clusterIP"], "10.96.0.1");
     assert_eq!(post(&cluster, services, &service("a", "10.96.3.3")).0, StatusCode::CREATED);
     let (status, refused) = post(&cluster, services, &service("b", "10.96.3.3"));

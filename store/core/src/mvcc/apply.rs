@@ -29,7 +29,11 @@ impl<V: Values> Values for Overlay<'_, V> {
     }
 }
 
-pub(super) fn apply(state: &mut Mvcc, command: &Command, values: &impl Values) -> (Writes, Result<Answer, RequestError>) {
+pub(super) fn apply(
+    state: &mut Mvcc,
+    command: &Command,
+    values: &impl Values,
+) -> (Writes, Result<Answer, RequestError>) {
     let mut writes = Writes::default();
     // What a member of another version put into the log and this one can't read is nothing.
     let Some(request) = &command.request else { return (writes, Err(RequestError::EmptyKey)) };
@@ -109,7 +113,12 @@ fn check_put(state: &Mvcc, request: &PutRequest) -> Result<(), RequestError> {
     Ok(())
 }
 
-fn put(state: &mut Mvcc, request: &PutRequest, writes: &mut Writes, values: &impl Values) -> Result<PutResponse, RequestError> {
+fn put(
+    state: &mut Mvcc,
+    request: &PutRequest,
+    writes: &mut Writes,
+    values: &impl Values,
+) -> Result<PutResponse, RequestError> {
     let old_version = state.index.latest(&request.key).filter(|v| !v.is_deletion()).copied();
     let needs_value = request.prev_kv || request.ignore_value;
     let old = if needs_value { current(state, &request.key, writes, values)? } else { None };
@@ -132,9 +141,15 @@ fn put(state: &mut Mvcc, request: &PutRequest, writes: &mut Writes, values: &imp
     Ok(PutResponse { header: inner_header(state, writes), prev_kv: if request.prev_kv { old } else { None } })
 }
 
-fn delete_range(state: &mut Mvcc, request: &DeleteRangeRequest, writes: &mut Writes, values: &impl Values) -> Result<DeleteRangeResponse, RequestError> {
+fn delete_range(
+    state: &mut Mvcc,
+    request: &DeleteRangeRequest,
+    writes: &mut Writes,
+    values: &impl Values,
+) -> Result<DeleteRangeResponse, RequestError> {
     let newest = i64::MAX;
-    let keys: Vec<Bytes> = state.index.range(&request.key, &request.range_end, newest).map(|(k, _)| k.clone()).collect();
+    let keys: Vec<Bytes> =
+        state.index.range(&request.key, &request.range_end, newest).map(|(k, _)| k.clone()).collect();
     let mut prev_kvs = Vec::new();
     if request.prev_kv {
         for key in &keys {
@@ -224,7 +239,9 @@ fn compare_one(compare: &Compare, kv: &KeyValue) -> bool {
         (Ok(CompareTarget::Mod), union) => {
             kv.mod_revision.cmp(&if let Some(TargetUnion::ModRevision(n)) = union { *n } else { 0 })
         }
-        (Ok(CompareTarget::Lease), union) => kv.lease.cmp(&if let Some(TargetUnion::Lease(n)) = union { *n } else { 0 }),
+        (Ok(CompareTarget::Lease), union) => {
+            kv.lease.cmp(&if let Some(TargetUnion::Lease(n)) = union { *n } else { 0 })
+        }
         (_, union) => kv.version.cmp(&if let Some(TargetUnion::Version(n)) = union { *n } else { 0 }),
     };
     match CompareResult::try_from(compare.result) {
@@ -242,7 +259,13 @@ fn check_txn(state: &Mvcc, request: &TxnRequest, path: &[bool]) -> Result<(), Re
     check_branch(state, request, path, &mut at, &mut Vec::new())
 }
 
-fn check_branch(state: &Mvcc, request: &TxnRequest, path: &[bool], at: &mut usize, put: &mut Vec<Bytes>) -> Result<(), RequestError> {
+fn check_branch(
+    state: &Mvcc,
+    request: &TxnRequest,
+    path: &[bool],
+    at: &mut usize,
+    put: &mut Vec<Bytes>,
+) -> Result<(), RequestError> {
     let taken = path[*at];
     *at += 1;
     for op in branch(request, taken) {
@@ -266,7 +289,14 @@ fn check_branch(state: &Mvcc, request: &TxnRequest, path: &[bool], at: &mut usiz
     Ok(())
 }
 
-fn txn(state: &mut Mvcc, request: &TxnRequest, path: &[bool], at: &mut usize, writes: &mut Writes, values: &impl Values) -> Result<TxnResponse, RequestError> {
+fn txn(
+    state: &mut Mvcc,
+    request: &TxnRequest,
+    path: &[bool],
+    at: &mut usize,
+    writes: &mut Writes,
+    values: &impl Values,
+) -> Result<TxnResponse, RequestError> {
     let succeeded = path[*at];
     *at += 1;
     let mut responses = Vec::new();
@@ -274,7 +304,9 @@ fn txn(state: &mut Mvcc, request: &TxnRequest, path: &[bool], at: &mut usize, wr
         let response = match &op.request {
             Some(Op::RequestRange(inner)) => Response::ResponseRange(range_within(state, inner, writes, values)?),
             Some(Op::RequestPut(inner)) => Response::ResponsePut(put(state, inner, writes, values)?),
-            Some(Op::RequestDeleteRange(inner)) => Response::ResponseDeleteRange(delete_range(state, inner, writes, values)?),
+            Some(Op::RequestDeleteRange(inner)) => {
+                Response::ResponseDeleteRange(delete_range(state, inner, writes, values)?)
+            }
             Some(Op::RequestTxn(inner)) => Response::ResponseTxn(txn(state, inner, path, at, writes, values)?),
             None => continue,
         };
@@ -284,7 +316,12 @@ fn txn(state: &mut Mvcc, request: &TxnRequest, path: &[bool], at: &mut usize, wr
 }
 
 /// A read inside a transaction sees what the transaction wrote before it.
-fn range_within(state: &mut Mvcc, request: &crate::wire::RangeRequest, writes: &Writes, values: &impl Values) -> Result<crate::wire::RangeResponse, RequestError> {
+fn range_within(
+    state: &mut Mvcc,
+    request: &crate::wire::RangeRequest,
+    writes: &Writes,
+    values: &impl Values,
+) -> Result<crate::wire::RangeResponse, RequestError> {
     let written = !writes.changes.is_empty();
     state.revision += i64::from(written);
     let answer = state.range(request, &Overlay { writes, below: values });

@@ -67,7 +67,12 @@ impl Index {
     }
 
     /// The keys of a range that a read at `revision` sees, in order.
-    pub(super) fn range<'a>(&'a self, key: &'a [u8], end: &'a [u8], revision: i64) -> impl Iterator<Item = (&'a Bytes, &'a Version)> + 'a {
+    pub(super) fn range<'a>(
+        &'a self,
+        key: &'a [u8],
+        end: &'a [u8],
+        revision: i64,
+    ) -> impl Iterator<Item = (&'a Bytes, &'a Version)> + 'a {
         let (low, high) = bounds(key, end);
         let ordered = match &high {
             // BTreeMap refuses a range that ends before it begins; it is empty.
@@ -82,7 +87,8 @@ impl Index {
     /// beginning behind `from`. Returns them, and where to go on.
     pub(super) fn collect(&mut self, from: &Bytes, floor: i64, limit: usize) -> (Vec<Revision>, Option<Bytes>) {
         let start = if from.is_empty() { Bound::Unbounded } else { Bound::Excluded(from.clone()) };
-        let batch: Vec<Bytes> = self.keys.range((start, Bound::Unbounded)).take(limit).map(|(k, _)| k.clone()).collect();
+        let batch: Vec<Bytes> =
+            self.keys.range((start, Bound::Unbounded)).take(limit).map(|(k, _)| k.clone()).collect();
         let next = (batch.len() == limit).then(|| batch.last().cloned()).flatten();
         let mut gone = Vec::new();
         for key in batch {

@@ -27,7 +27,10 @@ impl Mvcc {
     pub fn range(&self, request: &RangeRequest, values: &impl Values) -> Result<RangeResponse, RequestError> {
         let (order, target) = sort(request)?;
         let revision = self.read_revision(request.revision)?;
-        let filters = request.min_mod_revision | request.max_mod_revision | request.min_create_revision | request.max_create_revision;
+        let filters = request.min_mod_revision
+            | request.max_mod_revision
+            | request.min_create_revision
+            | request.max_create_revision;
         let simple = filters == 0 && order == SortOrder::None;
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let mut found: Vec<(&Bytes, &Version)> = Vec::new();

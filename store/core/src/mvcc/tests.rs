@@ -56,11 +56,20 @@ fn put(key: &str, value: &str) -> Request {
 }
 
 fn delete(key: &str, end: &str) -> Request {
-    Request::DeleteRange(DeleteRangeRequest { key: key.to_owned().into(), range_end: end.to_owned().into(), prev_kv: true })
+    Request::DeleteRange(DeleteRangeRequest {
+        key: key.to_owned().into(),
+        range_end: end.to_owned().into(),
+        prev_kv: true,
+    })
 }
 
 fn everything(revision: i64) -> RangeRequest {
-    RangeRequest { key: Bytes::from_static(b"\0"), range_end: Bytes::from_static(b"\0"), revision, ..RangeRequest::default() }
+    RangeRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        revision,
+        ..RangeRequest::default()
+    }
 }
 
 #[test]
@@ -115,7 +124,8 @@ fn compaction_hides_history_and_keeps_the_present() {
 fn a_lease_takes_its_keys_along() {
     let mut store = Store::new();
     store.run(Request::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 5 })).expect("granted");
-    let with_lease = |key: &str, lease| Request::Put(PutRequest { key: key.to_owned().into(), lease, ..PutRequest::default() });
+    let with_lease =
+        |key: &str, lease| Request::Put(PutRequest { key: key.to_owned().into(), lease, ..PutRequest::default() });
     store.run(with_lease("a", 7)).expect("a put");
     store.run(with_lease("b", 7)).expect("a put");
     store.run(put("b", "free")).expect("a put");

@@ -104,7 +104,13 @@ impl Storage for Log {
         Ok(RaftState { hard_state: self.hard_state.clone(), conf_state: self.conf_state.clone() })
     }
 
-    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> Result<Vec<Entry>> {
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> Result<Vec<Entry>> {
         if low < self.first {
             return Err(Error::Store(StorageError::Compacted));
         }
@@ -139,7 +145,9 @@ impl Storage for Log {
     fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
         match &self.offered {
             // It must join the log that follows it.
-            Some(snapshot) if snapshot.get_metadata().index >= request_index.max(self.first - 1) => Ok(snapshot.clone()),
+            Some(snapshot) if snapshot.get_metadata().index >= request_index.max(self.first - 1) => {
+                Ok(snapshot.clone())
+            }
             _ => {
                 self.wanted.set(Some(request_index.max(self.first - 1)));
                 Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))

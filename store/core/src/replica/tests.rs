@@ -24,7 +24,12 @@ impl Cluster {
     fn new(size: u64) -> Self {
         let voters: Vec<u64> = (1..=size).collect();
         let conf = ConfState::from((voters, vec![]));
-        let member = |_| Member { replica: None, disk: Log::new(0, 0, conf.clone()), applied: Vec::new(), pending: VecDeque::new() };
+        let member = |_| Member {
+            replica: None,
+            disk: Log::new(0, 0, conf.clone()),
+            applied: Vec::new(),
+            pending: VecDeque::new(),
+        };
         let mut cluster = Self { members: (0..size).map(member).collect(), wire: VecDeque::new(), boots: 0 };
         (1..=size).for_each(|id| cluster.start(id));
         cluster
@@ -155,7 +160,8 @@ fn a_vote_is_not_sent_before_it_is_durable() {
         }
         cluster.replica(2).receive(message);
         cluster.act(2, false);
-        let early: Vec<_> = cluster.wire.iter().filter(|m| m.from == 2 && m.msg_type == MessageType::MsgRequestVoteResponse).collect();
+        let early: Vec<_> =
+            cluster.wire.iter().filter(|m| m.from == 2 && m.msg_type == MessageType::MsgRequestVoteResponse).collect();
         assert!(early.is_empty(), "{early:?}");
         cluster.act(2, true);
     }

@@ -63,7 +63,14 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(engine: Arc<Engine>, peers: Arc<Peers>, replica: Replica, to_log: SyncSender<ToLog>, to_state: SyncSender<ToState>, pace: Pace) -> Self {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        peers: Arc<Peers>,
+        replica: Replica,
+        to_log: SyncSender<ToLog>,
+        to_state: SyncSender<ToState>,
+        pace: Pace,
+    ) -> Self {
         let hard_state = replica.log().hard_state().clone();
         Self {
             engine,
@@ -167,7 +174,9 @@ impl Owner {
         self.replica.tick();
         // Without any leader known, members stand one after the other: the first start
         // needs no whole election timeout, and pre-vote makes it harmless.
-        if self.replica.leader() == 0 && self.ticks % (3 * self.pace.size) == (1 + 3 * self.pace.rank) % (3 * self.pace.size) {
+        if self.replica.leader() == 0
+            && self.ticks % (3 * self.pace.size) == (1 + 3 * self.pace.rank) % (3 * self.pace.size)
+        {
             self.replica.campaign();
         }
         if let Some((_, _, since)) = &self.reads.asked
@@ -175,7 +184,7 @@ impl Owner {
         {
             self.ask_again();
         }
-        if self.ticks % LEASE_TICKS == 0 && self.replica.is_leader() {
+        if self.ticks.is_multiple_of(LEASE_TICKS) && self.replica.is_leader() {
             self.end_leases();
         }
         if let Some(_index) = self.replica.wanted_snapshot().filter(|_| !self.building) {
@@ -193,7 +202,8 @@ impl Owner {
         while let Some(step) = self.replica.poll() {
             self.step(step);
         }
-        let position = Position { leader: self.replica.leader(), term: self.replica.term(), committed: self.replica.committed() };
+        let position =
+            Position { leader: self.replica.leader(), term: self.replica.term(), committed: self.replica.committed() };
         self.engine.position.send_if_modified(|old| {
             let changed = *old != position;
             *old = position;
@@ -215,10 +225,18 @@ impl Owner {
                 let (done, finished) = sync_channel(1);
                 let metadata = snapshot.get_metadata();
                 let (index, term) = (metadata.index, metadata.term);
-                if self.to_state.send(ToState::Install(Box::new(snapshot.clone()), done)).is_err() || finished.recv().is_err() {
+                if self.to_state.send(ToState::Install(Box::new(snapshot.clone()), done)).is_err()
+                    || finished.recv().is_err()
+                {
                     return;
                 }
-                ToLog::Reset { number: step.number, index, term, hard_state: self.hard_state.clone(), after: step.after }
+                ToLog::Reset {
+                    number: step.number,
+                    index,
+                    term,
+                    hard_state: self.hard_state.clone(),
+                    after: step.after,
+                }
             }
         };
         // A thread that has ended told so by `Failed`, which is on its way.
@@ -227,7 +245,8 @@ impl Owner {
             let _ = self.to_state.send(ToState::Apply(step.apply));
         }
         for read in step.reads {
-            if let Some((context, readers, _)) = self.reads.asked.take_if(|(context, ..)| *context == read.request_ctx) {
+            if let Some((context, readers, _)) = self.reads.asked.take_if(|(context, ..)| *context == read.request_ctx)
+            {
                 drop(context);
                 self.reads.confirmed.push((read.index, readers));
             }

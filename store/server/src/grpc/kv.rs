@@ -4,8 +4,8 @@ use store_core::errors::RequestError;
 use store_core::mvcc::{Answer, check};
 use store_core::wire::command::Request as Command;
 use store_core::wire::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -51,7 +51,9 @@ impl Kv for Service {
     async fn put(&self, request: Request<PutRequest>) -> Reply<PutResponse> {
         let request = request.into_inner();
         self.check_size(&request)?;
-        let (Answer::Put(mut answer), revision) = self.commit(Command::Put(request)).await? else { return Err(mismatch()) };
+        let (Answer::Put(mut answer), revision) = self.commit(Command::Put(request)).await? else {
+            return Err(mismatch());
+        };
         answer.header = self.header(revision);
         Ok(Response::new(answer))
     }
@@ -66,7 +68,9 @@ impl Kv for Service {
     async fn txn(&self, request: Request<TxnRequest>) -> Reply<TxnResponse> {
         let request = request.into_inner();
         self.check_size(&request)?;
-        let (Answer::Txn(mut answer), revision) = self.commit(Command::Txn(request)).await? else { return Err(mismatch()) };
+        let (Answer::Txn(mut answer), revision) = self.commit(Command::Txn(request)).await? else {
+            return Err(mismatch());
+        };
         answer.header = self.header(revision);
         Ok(Response::new(answer))
     }

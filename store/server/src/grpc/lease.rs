@@ -7,8 +7,9 @@ use store_core::errors::RequestError;
 use store_core::mvcc::Answer;
 use store_core::wire::command::Request as Command;
 use store_core::wire::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
-    LeaseRevokeMany, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeMany, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -32,7 +33,9 @@ impl Lease for Service {
             request.id = choose_id(self);
         }
         let (answer, revision) = self.engine.propose(Command::LeaseGrant(request)).await.map_err(status)?;
-        let Answer::LeaseGrant(id, ttl) = answer else { return Err(Status::internal("the answer doesn't fit its command")) };
+        let Answer::LeaseGrant(id, ttl) = answer else {
+            return Err(Status::internal("the answer doesn't fit its command"));
+        };
         Ok(Response::new(LeaseGrantResponse { header: self.header(revision), id, ttl, error: String::new() }))
     }
 
@@ -44,7 +47,10 @@ impl Lease for Service {
 
     type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
-    async fn lease_keep_alive(&self, request: Request<Streaming<LeaseKeepAliveRequest>>) -> Reply<Self::LeaseKeepAliveStream> {
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Reply<Self::LeaseKeepAliveStream> {
         let service = self.clone();
         let answers = request.into_inner().then(move |request| {
             let service = service.clone();
@@ -69,7 +75,13 @@ impl Lease for Service {
             let keys = if request.keys { mvcc.lease_keys(request.id) } else { Vec::new() };
             (mvcc.lease_ttl(request.id).unwrap_or(0), keys)
         };
-        Ok(Response::new(LeaseTimeToLiveResponse { header: self.header_now(), id: request.id, ttl, granted_ttl: granted, keys }))
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header: self.header_now(),
+            id: request.id,
+            ttl,
+            granted_ttl: granted,
+            keys,
+        }))
     }
 
     async fn lease_leases(&self, _: Request<LeaseLeasesRequest>) -> Reply<LeaseLeasesResponse> {

@@ -57,7 +57,9 @@ impl Maintenance for Service {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Reply<AlarmResponse> {
         match AlarmAction::try_from(request.into_inner().action) {
             // There is no quota yet, so no alarm is ever raised; there is none to end either.
-            Ok(AlarmAction::Get | AlarmAction::Deactivate) => Ok(Response::new(AlarmResponse { header: self.header_now(), alarms: Vec::new() })),
+            Ok(AlarmAction::Get | AlarmAction::Deactivate) => {
+                Ok(Response::new(AlarmResponse { header: self.header_now(), alarms: Vec::new() }))
+            }
             _ => Err(Status::unimplemented("alarms can't be raised by hand")),
         }
     }

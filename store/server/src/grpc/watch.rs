@@ -107,7 +107,13 @@ impl Serving {
                     return Ok(());
                 }
                 let header = self.service.header(self.published());
-                self.send(WatchResponse { header, watch_id: cancel.watch_id, canceled: true, ..WatchResponse::default() }).await
+                self.send(WatchResponse {
+                    header,
+                    watch_id: cancel.watch_id,
+                    canceled: true,
+                    ..WatchResponse::default()
+                })
+                .await
             }
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.feed().await?;
@@ -126,7 +132,14 @@ impl Serving {
 
     async fn create(&mut self, mut request: WatchCreateRequest) -> Result<(), Gone> {
         let header = self.service.header(self.published());
-        let refuse = |reason: &str| WatchResponse { header, watch_id: -1, created: true, canceled: true, cancel_reason: reason.to_owned(), ..WatchResponse::default() };
+        let refuse = |reason: &str| WatchResponse {
+            header,
+            watch_id: -1,
+            created: true,
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            ..WatchResponse::default()
+        };
         if self.watchers.len() >= WATCHERS_MAX {
             return self.send(refuse("etcdserver: too many watchers on the stream")).await;
         }
@@ -220,15 +233,29 @@ impl Serving {
         self.watchers.remove(&id);
         let header = self.service.header(self.published());
         let cancel_reason = RequestError::Compacted.to_string();
-        self.send(WatchResponse { header, watch_id: id, canceled: true, compact_revision: compacted, cancel_reason, ..WatchResponse::default() }).await
+        self.send(WatchResponse {
+            header,
+            watch_id: id,
+            canceled: true,
+            compact_revision: compacted,
+            cancel_reason,
+            ..WatchResponse::default()
+        })
+        .await
     }
 
     async fn tell_progress(&mut self) -> Result<(), Gone> {
         self.feed().await?;
         let published = self.published();
-        let idle: Vec<i64> = self.watchers.iter().filter(|(_, w)| w.request.progress_notify && w.next > published).map(|(id, _)| *id).collect();
+        let idle: Vec<i64> = self
+            .watchers
+            .iter()
+            .filter(|(_, w)| w.request.progress_notify && w.next > published)
+            .map(|(id, _)| *id)
+            .collect();
         for watch_id in idle {
-            self.send(WatchResponse { header: self.service.header(published), watch_id, ..WatchResponse::default() }).await?;
+            self.send(WatchResponse { header: self.service.header(published), watch_id, ..WatchResponse::default() })
+                .await?;
         }
         Ok(())
     }

@@ -82,5 +82,8 @@ fn a_state_ahead_of_the_log_begins_it_anew() {
     wal.flush(true).expect("written");
     drop(wal);
     let (_, log) = Wal::open(dir.path(), 9, 4, ConfState::default()).expect("opened");
-    assert_eq!((log.first_index().expect("known"), log.last_index().expect("known"), log.hard_state().commit), (10, 9, 9));
+    assert_eq!(
+        (log.first_index().expect("known"), log.last_index().expect("known"), log.hard_state().commit),
+        (10, 9, 9)
+    );
 }

@@ -56,7 +56,8 @@ impl Cluster {
     pub(crate) fn new(size: usize) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let tls = peer_tls(&dir);
-        let peers: BTreeMap<String, String> = (0..size).map(|i| (format!("m{i}"), format!("https://127.0.0.1:{}", free_port()))).collect();
+        let peers: BTreeMap<String, String> =
+            (0..size).map(|i| (format!("m{i}"), format!("https://127.0.0.1:{}", free_port()))).collect();
         let member = |(name, peer): (&String, &String)| {
             let client = format!("http://127.0.0.1:{}", free_port());
             let config = Config {

@@ -31,7 +31,9 @@ async fn data_survive_a_restart_of_everything() {
     let mut client = cluster.client(0).await;
     let after = client.get("", Some(GetOptions::new().with_all_keys())).await.expect("a read");
     assert_eq!(before.kvs().len(), 49);
-    let pairs = |r: &etcd_client::GetResponse| r.kvs().iter().map(|kv| (kv.key().to_vec(), kv.value().to_vec(), kv.mod_revision())).collect::<Vec<_>>();
+    let pairs = |r: &etcd_client::GetResponse| {
+        r.kvs().iter().map(|kv| (kv.key().to_vec(), kv.value().to_vec(), kv.mod_revision())).collect::<Vec<_>>()
+    };
     assert_eq!(pairs(&before), pairs(&after));
     let gone = client.get("k01", Some(GetOptions::new().with_revision(5))).await.expect_err("compacted");
     assert!(gone.to_string().contains("required revision has been compacted"), "{gone}");
