@@ -54,14 +54,31 @@ const PROTO_ONLY_GROUPS: &[(&str, &str)] = &[
 
 /// Kinds without metadata, which cannot be told from plain messages.
 const BARE_KINDS: &[&str] = &[
-    "AdmissionReview", "DeploymentRollback", "SerializedReference", "PodAttachOptions", "PodExecOptions",
-    "PodLogOptions", "PodPortForwardOptions", "PodProxyOptions", "NodeProxyOptions", "ServiceProxyOptions",
+    "AdmissionReview",
+    "DeploymentRollback",
+    "SerializedReference",
+    "PodAttachOptions",
+    "PodExecOptions",
+    "PodLogOptions",
+    "PodPortForwardOptions",
+    "PodProxyOptions",
+    "NodeProxyOptions",
+    "ServiceProxyOptions",
 ];
 
 /// Kinds of the meta package, decoded in every group.
 const META_KINDS: &[&str] = &[
-    "CreateOptions", "GetOptions", "ListOptions", "UpdateOptions", "PatchOptions", "ApplyOptions", "TableOptions",
-    "APIVersions", "List", "PartialObjectMetadata", "PartialObjectMetadataList",
+    "CreateOptions",
+    "GetOptions",
+    "ListOptions",
+    "UpdateOptions",
+    "PatchOptions",
+    "ApplyOptions",
+    "TableOptions",
+    "APIVersions",
+    "List",
+    "PartialObjectMetadata",
+    "PartialObjectMetadataList",
 ];
 
 type Messages = BTreeMap<String, Vec<(String, u32, String)>>;
@@ -200,10 +217,7 @@ impl Facts {
                 return vec![["*".into(), "*".into(), simple.into()]];
             }
             let list = gvk.as_array().map_or(&[][..], Vec::as_slice);
-            return list
-                .iter()
-                .map(|entry| [0, 1, 2].map(|i| entry[i].as_str().unwrap_or("").to_owned()))
-                .collect();
+            return list.iter().map(|entry| [0, 1, 2].map(|i| entry[i].as_str().unwrap_or("").to_owned())).collect();
         }
         if package == META_V1 && META_KINDS.contains(&simple) {
             return vec![["*".into(), "*".into(), simple.into()]];
@@ -271,7 +285,8 @@ impl Facts {
     }
 
     fn render_fields(&self, name: &str, packages: &[String], kind: bool, out: &mut String) -> anyhow::Result<()> {
-        let outer = if self.types.contains_key(name) { name } else { self.outer.get(name).map_or(name, String::as_str) };
+        let outer =
+            if self.types.contains_key(name) { name } else { self.outer.get(name).map_or(name, String::as_str) };
         let body = self.types.get(outer);
         let mut done = BTreeSet::new();
         for (field, tag, proto) in self.messages.get(name).map_or(&[][..], Vec::as_slice) {
@@ -315,7 +330,11 @@ impl Facts {
     fn inside_embedded(&self, owner: &str, field: &str) -> bool {
         self.messages.get(owner).into_iter().flatten().any(|(name, _, kind)| {
             let inner = self.resolve(owner, kind);
-            let outer = if self.types.contains_key(owner) { owner } else { self.outer.get(owner).map_or(owner, String::as_str) };
+            let outer = if self.types.contains_key(owner) {
+                owner
+            } else {
+                self.outer.get(owner).map_or(owner, String::as_str)
+            };
             self.embedded(outer, name, kind)
                 && (self.messages.get(&inner).into_iter().flatten().any(|(key, _, _)| key.eq_ignore_ascii_case(field))
                     || self.inside_embedded(&inner, field))
@@ -426,8 +445,13 @@ fn attributes(facts: &Value) -> String {
     if !list_type.is_empty() {
         out.push_str(" =");
         out.push_str(list_type);
-        let keys: Vec<&str> =
-            facts.get("listMapKeys").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let keys: Vec<&str> = facts
+            .get("listMapKeys")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         if !keys.is_empty() {
             out.push(':');
             out.push_str(&keys.join(","));
@@ -463,10 +487,19 @@ fn render_resources(resources: &Value, out: &mut String) -> anyhow::Result<()> {
             };
             let scope = if resource["namespaced"] == true { "n" } else { "c" };
             let columns = [
-                "R", dash(group), version, text(resource, "name"), dash(text(resource, "singularName")),
-                text(resource, "kind"), scope, dash(&joined("verbs")), dash(&joined("shortNames")),
-                dash(&joined("categories")), dash(text(resource, "storageVersionHash")),
-                dash(text(resource, "group")), dash(text(resource, "version")),
+                "R",
+                dash(group),
+                version,
+                text(resource, "name"),
+                dash(text(resource, "singularName")),
+                text(resource, "kind"),
+                scope,
+                dash(&joined("verbs")),
+                dash(&joined("shortNames")),
+                dash(&joined("categories")),
+                dash(text(resource, "storageVersionHash")),
+                dash(text(resource, "group")),
+                dash(text(resource, "version")),
             ]
             .join(" ");
             writeln!(out, "{columns}")?;

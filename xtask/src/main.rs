@@ -1,2 +1,92 @@
-//! .
-fn main() {}
+//! The project's chores: `cargo xtask up | test | tidy | facts`.
+
+mod facts;
+mod install;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
+cargo xtask test              everything that CI checks
+cargo xtask tidy              what compilers don't check: edges, headers, marks
+cargo xtask facts --data DIR  derive the schema table from the facts about Kubernetes";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["up", rest @ ..] => up(rest),
+        ["test"] => test(),
+        ["tidy"] => tidy::check(&root()),
+        ["facts", "--data", dir] => facts::run(Path::new(dir), &root().join("api/src/table")),
+        _ => bail!("what to do?\n{HELP}"),
+    }
+}
+
+/// The checkout.
+fn root() -> PathBuf {
+    // This crate lies directly below it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Where builds go: shared by all checkouts, because RocksDB takes ten minutes of two cores.
+fn target_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
+        return PathBuf::from(dir);
+    }
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    home.join(".cache/keelson/target")
+}
+
+/// Runs cargo on the workspace; shows what and how long.
+fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    println!("== {what}");
+    let begun = Instant::now();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(arguments)
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target_dir())
+        .status()
+        .context("running cargo")?;
+    if !status.success() {
+        bail!("{what} failed: cargo {}", arguments.join(" "));
+    }
+    println!("== {what}: {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn up(arguments: &[&str]) -> Result<()> {
+    install::ensure(install::FOR_UP)?;
+    cargo("building", &["build", "--release", "--locked", "-p", "keelson"])?;
+    let program = target_dir().join("release/keelson");
+    let status = Command::new(&program)
+        .arg("up")
+        .args(arguments)
+        .status()
+        .with_context(|| format!("running {}", program.display()))?;
+    if status.success() { Ok(()) } else { bail!("keelson up ended with {status}") }
+}
+
+fn test() -> Result<()> {
+    install::ensure(install::FOR_TESTS)?;
+    cargo("formatting", &["fmt", "--all", "--check"])?;
+    println!("== tidy");
+    tidy::check(&root())?;
+    cargo("lints", &["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo("tests", &["test", "--release", "--locked", "--workspace"])
+}

@@ -1,1 +1,23 @@
-//! .
+//! The node agent's decisions, as plain functions of plain data.
+//!
+//! Nothing here reads a clock, opens a socket or starts a thread: the shell
+//! (`agent-node`) says what time it is, what the API wants and what the
+//! container runtime has, and is told what to do next.
+//!
+//! - [`runtime`]: the nouns: what was observed, what is to be done, what came of it.
+//! - [`machine`]: one pod's life: (pod, observed, now) → actions and status.
+//! - [`status`]: the pod status that is published.
+//! - [`probe`]: when a probe is due and what its results mean.
+//! - [`backoff`]: how long to wait after failures.
+//! - [`env`]: `$(NAME)` references in commands and variables.
+//! - [`resources`]: quantities to shares, quotas, bytes; quality of service.
+//! - [`hollow`]: pods of simulated nodes.
+
+pub mod backoff;
+pub mod env;
+pub mod hollow;
+pub mod machine;
+pub mod probe;
+pub mod resources;
+pub mod runtime;
+pub mod status;

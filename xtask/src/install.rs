@@ -1,0 +1,90 @@
+//! What the machine must have: said, with the reason, and installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// A need and Debian's package that meets it.
+pub(crate) struct Need {
+    /// A program on PATH, or a file if it begins with a slash; `*` stands for any version.
+    looked_for: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const fn need(looked_for: &'static str, package: &'static str, why: &'static str) -> Need {
+    Need { looked_for, package, why }
+}
+
+const LIBCLANG: Need = need("/usr/lib/llvm-*/lib/libclang.so", "libclang-dev", "generates the bindings of RocksDB");
+const CXX: Need = need("g++", "g++", "compiles RocksDB");
+const PROTOC: Need = need("protoc", "protobuf-compiler", "compiles the messages of the etcd-client crate");
+const PROTOS: Need =
+    need("/usr/include/google/protobuf/any.proto", "libprotobuf-dev", "holds messages that etcd's import");
+const KUBECTL: Need = need("kubectl", "kubernetes-client", "talks to the cluster");
+
+/// To build and run a cluster.
+pub(crate) const FOR_UP: &[Need] = &[LIBCLANG, CXX, PROTOC, PROTOS, KUBECTL];
+
+/// To run the tests as well.
+pub(crate) const FOR_TESTS: &[Need] = &[
+    LIBCLANG,
+    CXX,
+    PROTOC,
+    PROTOS,
+    KUBECTL,
+    need("etcd", "etcd-server", "is the store that the apiserver's tests run on"),
+    need("etcdctl", "etcd-client", "is what the store's tests use it with"),
+    need("curl", "curl", "asks the HTTP endpoints"),
+];
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    dirs.map(|dir| dir.join(program)).any(|file| file.is_file())
+}
+
+/// Whether a file is there; one component may hold a `*` at its end.
+fn is_there(pattern: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return Path::new(pattern).exists() };
+    let before = Path::new(before);
+    let (Some(dir), Some(start)) = (before.parent(), before.file_name().and_then(|n| n.to_str())) else { return false };
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut matching = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(start));
+    matching.any(|entry| entry.path().join(after.trim_start_matches('/')).exists())
+}
+
+fn is_met(need: &Need) -> bool {
+    if need.looked_for.starts_with('/') { is_there(need.looked_for) } else { on_path(need.looked_for) }
+}
+
+/// Installs what is missing by apt-get; without root, says what to install.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !is_met(need)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for need in &missing {
+        println!("missing: {} ({})", need.package, need.why);
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    if !root || !on_path("apt-get") {
+        bail!("install what is missing and try again: sudo apt-get install {}", packages.join(" "));
+    }
+    apt_get(&["update"])?;
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(&packages);
+    apt_get(&arguments)?;
+    match missing.iter().find(|need| !is_met(need)) {
+        None => Ok(()),
+        Some(need) => bail!("{} was installed, yet {} isn't there", need.package, need.looked_for),
+    }
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
+    let status = status.context("running apt-get")?;
+    if status.success() { Ok(()) } else { bail!("apt-get {} ended with {status}", arguments.join(" ")) }
+}
