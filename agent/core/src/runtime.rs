@@ -94,7 +94,7 @@ impl ObservedPod {
             map.entry(&container.name).or_default().push(container);
         }
         for list in map.values_mut() {
-            list.sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
+            list.sort_by_key(|c| std::cmp::Reverse((c.attempt, c.created_at)));
         }
         map
     }

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, PodSpec};
 
-use super::{Crash, Plan, PodMachine, View, removal};
+use super::{Plan, PodMachine, View, removal};
 use crate::backoff::{FORGIVEN_AFTER, crash_delay};
 use crate::runtime::{Action, Container, ContainerState, Sandbox};
 use crate::status::ended;
@@ -215,7 +215,7 @@ impl PodMachine {
         let finished = container.finished_at.unwrap_or(container.created_at);
         let ran = container.started_at.map_or(SignedDuration::ZERO, |s| finished.duration_since(s));
         let known = self.crashes.contains_key(&spec.name);
-        let crash = self.crashes.entry(spec.name.clone()).or_insert_with(Crash::default);
+        let crash = self.crashes.entry(spec.name.clone()).or_default();
         if crash.counted != container.id {
             crash.counted.clone_from(&container.id);
             // A restarted agent takes the restarts so far for failures in a row.
