@@ -1,4 +1,7 @@
 //! `keelson server`: the control plane in one process.
+//!
+//! The controllers talk to the apiserver through a client that is its own service: no
+//! socket, no TLS, the same code as across a network.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -50,6 +53,9 @@ pub(crate) struct ServerArgs {
     /// Range of cluster IPs
     #[arg(long, default_value = "10.96.0.0/16", value_parser = network)]
     service_network: (Ipv4Addr, u8),
+    /// Serve the API alone, without controllers
+    #[arg(long)]
+    api_only: bool,
 }
 
 fn network(text: &str) -> Result<(Ipv4Addr, u8), String> {
@@ -97,9 +103,16 @@ fn config(args: &ServerArgs) -> Result<Config> {
 
 /// Runs the control plane until `shutdown`.
 pub(crate) async fn run(args: ServerArgs, shutdown: CancellationToken) -> Result<()> {
+    let root_ca = read(&args.client_ca_file)?;
     let apiserver =
         apiserver_server::start(config(&args)?, shutdown.clone()).await.context("starting the apiserver")?;
     tracing::info!(address = %apiserver.address(), "serving the API");
+    if !args.api_only {
+        let client = apiserver.client("system:kube-controller-manager");
+        // It ends only at shutdown, or by a fault that the supervisor answers with a restart.
+        let config = controllers_server::Config { root_ca };
+        controllers_server::run(client, config, shutdown.clone()).await.context("controllers")?;
+    }
     apiserver.join().await;
     Ok(())
 }

@@ -115,6 +115,24 @@ impl Graph {
         self.dependents.get(uid).into_iter().flatten().cloned().collect()
     }
 
+    /// The namespace of an object.
+    pub fn namespace_of(&self, uid: &str) -> Option<String> {
+        self.objects.get(uid).map(|object| object.target.namespace.clone())
+    }
+
+    /// A graph of the object and its owners alone: enough to decide about it elsewhere.
+    #[must_use]
+    pub fn around(&self, uid: &str) -> Graph {
+        let mut small = Graph::default();
+        if let Some(object) = self.objects.get(uid) {
+            for owner in object.owners.iter().filter_map(|o| self.objects.get(&o.uid)) {
+                small.observe(owner.clone());
+            }
+            small.observe(object.clone());
+        }
+        small
+    }
+
     /// Objects known.
     pub fn len(&self) -> usize {
         self.objects.len()

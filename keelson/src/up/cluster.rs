@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where store ports are looked for: above etcd's own, below the ephemeral range.
 const STORE_PORTS_FROM: u16 = 12379;
+/// Each cluster begins somewhere in this many ports, so that two that start together seldom meet.
+const STORE_PORTS_SPREAD: u16 = 18_000;
 
 /// A member of the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,18 +86,14 @@ pub(crate) fn load_or_create(layout: &Layout, store_members: usize) -> Result<Cl
         return Ok(cluster);
     }
     let mut taken = Vec::new();
-    let mut next = |from: u16| free_port(from, &mut taken);
+    let token = uuid::Uuid::new_v4();
+    let spread = u16::from_be_bytes([token.as_bytes()[0], token.as_bytes()[1]]) % STORE_PORTS_SPREAD;
+    let from = STORE_PORTS_FROM + spread;
+    let mut next = || free_port(from, &mut taken);
     let members = (1..=store_members)
-        .map(|i| {
-            Ok(Member {
-                name: format!("store-{i}"),
-                client_port: next(STORE_PORTS_FROM)?,
-                peer_port: next(STORE_PORTS_FROM)?,
-            })
-        })
+        .map(|i| Ok(Member { name: format!("store-{i}"), client_port: next()?, peer_port: next()? }))
         .collect::<Result<Vec<_>>>()?;
-    let token = uuid::Uuid::new_v4().to_string();
-    let cluster = Cluster { token, members, node: host_name()? };
+    let cluster = Cluster { token: token.to_string(), members, node: host_name()? };
     let text = serde_json::to_string_pretty(&cluster)?;
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(cluster)

@@ -166,6 +166,57 @@ fn a_cluster_survives_whatever_is_killed() {
     assert!(!cluster.data().exists());
 }
 
+impl Cluster {
+    /// Asks until the answer is as wanted.
+    fn until(&self, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let shown = text(&self.kubectl(arguments));
+            if wanted(shown.trim()) {
+                return shown.trim().to_owned();
+            }
+            assert!(Instant::now() < deadline, "kubectl {arguments:?}: {shown}");
+        }
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl(arguments);
+        assert!(output.status.success(), "kubectl {arguments:?}: {}", text(&output));
+        text(&output)
+    }
+}
+
+#[test]
+fn controllers_make_keep_and_collect() {
+    let cluster = Cluster::new();
+    cluster.up();
+    let pods = ["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}"];
+    let count = |n: usize| move |shown: &str| shown.split_whitespace().count() == n;
+    cluster.ok(&["create", "deployment", "web", "--image=web:1", "--replicas=3"]);
+    let first = cluster.until(&pods, count(3));
+    // A deleted pod is replaced by another.
+    let victim = first.split_whitespace().next().expect("a pod");
+    cluster.ok(&["delete", "pod", victim]);
+    cluster.until(&pods, |shown| shown.split_whitespace().count() == 3 && !shown.contains(victim));
+    cluster.ok(&["scale", "deployment", "web", "--replicas=1"]);
+    cluster.until(&pods, count(1));
+    cluster.ok(&["set", "image", "deployment/web", "web=web:2"]);
+    cluster.until(&["rollout", "history", "deployment/web"], |shown| shown.contains("\n2 "));
+    cluster.ok(&["expose", "deployment", "web", "--port=80"]);
+    let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "name"];
+    cluster.until(&slices, count(1));
+    cluster.ok(&["delete", "service", "web"]);
+    cluster.until(&slices, count(0));
+    // In the foreground the Deployment waits for its pods; kubectl waits for the Deployment.
+    cluster.ok(&["delete", "deployment", "web", "--cascade=foreground", "--timeout=30s"]);
+    assert_eq!(cluster.ok(&["get", "rs,pods", "-o", "name"]).trim(), "");
+    cluster.ok(&["create", "namespace", "x"]);
+    cluster.until(&["-n", "x", "get", "sa,cm", "-o", "name"], count(2));
+    cluster.ok(&["-n", "x", "create", "deployment", "y", "--image=z"]);
+    cluster.ok(&["delete", "namespace", "x", "--timeout=30s"]);
+    assert!(text(&cluster.kubectl(&["get", "namespace", "x"])).contains("not found"));
+}
+
 #[test]
 fn what_cannot_work_is_one_clear_line() {
     let cluster = Cluster::new();

@@ -1,0 +1,131 @@
+//! Making writes: each kind's path comes from the table of resources.
+
+use controllers_core::write::{Propagation, Target, Write};
+use http::{Method, Request};
+use kube::Client;
+use serde_json::{Value, json};
+
+/// Why a write wasn't made. The key is looked at again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecuteError {
+    #[error("no resource serves {0}")]
+    Kind(String),
+    #[error("{0}")]
+    Request(#[from] http::Error),
+    #[error("{0}")]
+    Api(#[from] Box<kube::Error>),
+}
+
+impl From<kube::Error> for ExecuteError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+/// What a write made or ended, for those who wait to see it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Made {
+    /// Names of created objects.
+    pub(crate) created: Vec<String>,
+    /// Names of deleted ones.
+    pub(crate) deleted: Vec<String>,
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+/// The path of a kind's collection.
+pub(crate) fn collection(api_version: &str, kind: &str, namespace: &str) -> Result<String, ExecuteError> {
+    let (group, version) = api::gvk::split_api_version(api_version);
+    let resource = api::resources::by_kind(group, version, kind);
+    let resource = resource.ok_or_else(|| ExecuteError::Kind(format!("{api_version} {kind}")))?;
+    let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{api_version}") };
+    let scope = if namespace.is_empty() { String::new() } else { format!("/namespaces/{namespace}") };
+    Ok(format!("{root}{scope}/{}", resource.name))
+}
+
+fn path(target: &Target) -> Result<String, ExecuteError> {
+    Ok(format!("{}/{}", collection(&target.api_version, &target.kind, &target.namespace)?, target.name))
+}
+
+fn object_path(object: &Value) -> Result<String, ExecuteError> {
+    let (version, kind) = (text(object, "/apiVersion"), text(object, "/kind"));
+    let collection = collection(version, kind, text(object, "/metadata/namespace"))?;
+    Ok(format!("{collection}/{}", text(object, "/metadata/name")))
+}
+
+async fn send(client: &Client, method: Method, path: &str, media: &str, body: &Value) -> Result<Value, ExecuteError> {
+    let request = Request::builder().method(method).uri(path).header(http::header::CONTENT_TYPE, media);
+    Ok(client.request(request.body(body.to_string().into_bytes())?).await?)
+}
+
+fn has_code(error: &ExecuteError, code: u16) -> bool {
+    matches!(error, ExecuteError::Api(error) if matches!(&**error, kube::Error::Api(status) if status.code == code))
+}
+
+const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
+
+/// Makes one write; what is done already counts as done.
+async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), ExecuteError> {
+    match write {
+        Write::Create(object) => {
+            let path =
+                collection(text(object, "/apiVersion"), text(object, "/kind"), text(object, "/metadata/namespace"))?;
+            match send(client, Method::POST, &path, JSON, object).await {
+                Ok(created) => made.created.push(text(&created, "/metadata/name").to_owned()),
+                Err(error) if has_code(&error, 409) && !text(object, "/metadata/name").is_empty() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Write::Update(object) => {
+            send(client, Method::PUT, &object_path(object)?, JSON, object).await?;
+        }
+        Write::UpdateStatus(object) => {
+            send(client, Method::PUT, &format!("{}/status", object_path(object)?), JSON, object).await?;
+        }
+        Write::Finalize(object) => {
+            send(client, Method::PUT, &format!("{}/finalize", object_path(object)?), JSON, object).await?;
+        }
+        Write::Patch(target, patch) => {
+            send(client, Method::PATCH, &path(target)?, MERGE, patch).await?;
+        }
+        Write::PatchStatus(target, patch) => {
+            send(client, Method::PATCH, &format!("{}/status", path(target)?), MERGE, patch).await?;
+        }
+        Write::Delete(target, uid, propagation) => {
+            let policy = match propagation {
+                Propagation::Background => "Background",
+                Propagation::Foreground => "Foreground",
+                Propagation::Orphan => "Orphan",
+            };
+            let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy,
+                "preconditions": {"uid": uid}});
+            match send(client, Method::DELETE, &path(target)?, JSON, &options).await {
+                Ok(_) => made.deleted.push(target.name.clone()),
+                // Gone, or another object of the name by now.
+                Err(error) if has_code(&error, 404) || has_code(&error, 409) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Write::DeleteAll(api_version, kind, namespace) => {
+            send(client, Method::DELETE, &collection(api_version, kind, namespace)?, JSON, &json!({})).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes writes in order and stops at the first that fails; what was made is told either way.
+pub(crate) async fn execute(client: &Client, writes: &[Write]) -> (Made, Result<(), ExecuteError>) {
+    let mut made = Made::default();
+    for write in writes {
+        match make(client, write, &mut made).await {
+            Ok(()) => {}
+            // An object that is gone needs no more writes; its end is on its way to us.
+            Err(error) if has_code(&error, 404) => return (made, Ok(())),
+            Err(error) => return (made, Err(error)),
+        }
+    }
+    (made, Ok(()))
+}

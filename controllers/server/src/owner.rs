@@ -1,0 +1,384 @@
+//! The owner: one queue, one task, writes beside it.
+//!
+//! Invariants
+//!   O1  A ReplicaSet isn't reconciled as if its own creations and deletions had not
+//!       been made, whether or not the informer shows them yet.
+//!   O2  At most [`WORKING_MAX`] keys are worked on at once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use controllers_core::graph::{Graph, Verdict};
+use controllers_core::namespace::Remaining;
+use controllers_core::{Write, deployment, endpoint_slice, namespace, node, replica_set};
+use http::Request;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
+use kube::runtime::reflector::{ObjectRef, Store};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::execute::{ExecuteError, Made, collection, execute};
+use crate::informers::{Caches, Told};
+use crate::queue::{Key, Queue};
+
+/// Keys worked on at once.
+const WORKING_MAX: usize = 16;
+/// Nodes are looked at this often: silence is no event.
+const NODES_EVERY: Duration = Duration::from_secs(5);
+/// What was made and is never seen (made and deleted in between) is forgotten after this.
+const UNSEEN_MAX: Duration = Duration::from_secs(300);
+/// A namespace that isn't empty yet is looked at again after this.
+const EMPTYING_PAUSE_MS: u64 = 500;
+
+/// Pods a ReplicaSet made or deleted that the informer hasn't shown.
+#[derive(Default)]
+struct Unseen {
+    created: HashMap<String, Instant>,
+    deleted: HashMap<String, Instant>,
+}
+
+/// What working on a key came to.
+struct Worked {
+    key: Key,
+    made: Made,
+    result: Result<(), ExecuteError>,
+    /// Look again after this many milliseconds.
+    again: Option<u64>,
+}
+
+pub(crate) struct Owner {
+    client: Client,
+    config: Config,
+    caches: Caches,
+    graph: Graph,
+    queue: Queue,
+    unseen: HashMap<Key, Unseen>,
+    first_seen: HashMap<String, i64>,
+    begun: Instant,
+}
+
+fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<std::sync::Arc<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    let reference = ObjectRef::new(name);
+    store.get(&if namespace.is_empty() { reference } else { reference.within(namespace) })
+}
+
+fn of_namespace<K>(store: &Store<K>, namespace: &str) -> Vec<std::sync::Arc<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state().into_iter().filter(|object| object.meta().namespace.as_deref() == Some(namespace)).collect()
+}
+
+impl Owner {
+    pub(crate) fn new(client: Client, config: Config, caches: Caches) -> Self {
+        Self {
+            client,
+            config,
+            caches,
+            graph: Graph::default(),
+            queue: Queue::default(),
+            unseen: HashMap::new(),
+            first_seen: HashMap::new(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Works until shutdown.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Told>, shutdown: CancellationToken) {
+        self.wait_for_caches(&shutdown).await;
+        let mut working: JoinSet<Worked> = JoinSet::new();
+        let mut nodes = tokio::time::interval(NODES_EVERY);
+        nodes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            while working.len() < WORKING_MAX {
+                let now = self.now_ms();
+                let Some(key) = self.queue.take(now) else { break };
+                self.work(key, &mut working);
+            }
+            let due = if working.len() < WORKING_MAX { self.queue.next_due() } else { None };
+            let wait =
+                due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.saturating_sub(self.now_ms())));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                told = inbox.recv() => match told {
+                    Some(told) => self.hear(told),
+                    None => return,
+                },
+                Some(worked) = working.join_next() => if let Ok(worked) = worked {
+                    self.finish(worked);
+                },
+                _ = nodes.tick() => self.look_at_nodes(),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Deciding before everything was listed would make what is there already.
+    async fn wait_for_caches(&self, shutdown: &CancellationToken) {
+        let caches = &self.caches;
+        let all = async {
+            let _ = tokio::join!(
+                caches.deployments.wait_until_ready(),
+                caches.replica_sets.wait_until_ready(),
+                caches.pods.wait_until_ready(),
+                caches.services.wait_until_ready(),
+                caches.slices.wait_until_ready(),
+                caches.namespaces.wait_until_ready(),
+                caches.accounts.wait_until_ready(),
+                caches.root_cas.wait_until_ready(),
+                caches.nodes.wait_until_ready(),
+                caches.leases.wait_until_ready(),
+            );
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = all => {}
+        }
+    }
+
+    fn hear(&mut self, told: Told) {
+        let now = self.now_ms();
+        match told {
+            Told::Keys(keys) => keys.into_iter().for_each(|key| self.queue.add(key, now)),
+            Told::Graph(change) => {
+                let look = match change {
+                    crate::collect::Change::Seen(object) => self.graph.observe(*object),
+                    crate::collect::Change::Gone(uid) => self.graph.forget(&uid),
+                };
+                look.into_iter().for_each(|uid| self.queue.add(Key::Object(uid), now));
+            }
+        }
+    }
+
+    fn look_at_nodes(&mut self) {
+        let now = self.now_ms();
+        for node in self.caches.nodes.state() {
+            if let Some(name) = &node.metadata.name {
+                self.queue.add(Key::Node(name.clone()), now);
+            }
+        }
+    }
+
+    fn finish(&mut self, worked: Worked) {
+        let now = self.now_ms();
+        if matches!(worked.key, Key::ReplicaSet(..)) {
+            let unseen = self.unseen.entry(worked.key.clone()).or_default();
+            let at = Instant::now();
+            unseen.created.extend(worked.made.created.into_iter().map(|name| (name, at)));
+            unseen.deleted.extend(worked.made.deleted.into_iter().map(|name| (name, at)));
+        }
+        if let Err(error) = &worked.result {
+            tracing::debug!(key = ?worked.key, %error, "a write failed; looking again");
+        }
+        if let Some(pause) = worked.again {
+            self.queue.add(worked.key.clone(), now + pause);
+        }
+        self.queue.done(worked.key, now, worked.result.is_err());
+    }
+
+    fn work(&mut self, key: Key, working: &mut JoinSet<Worked>) {
+        let client = self.client.clone();
+        match &key {
+            Key::Object(uid) => {
+                let verdict = self.graph.look(uid);
+                match verdict {
+                    Verdict::Keep => self.spawn(key, Vec::new(), None, working),
+                    Verdict::Act(writes) => self.spawn(key, writes, None, working),
+                    Verdict::Check(owners) => {
+                        // G2: the API says who is gone; the graph may have changed by then, so it decides again here.
+                        let object_namespace = self.graph.namespace_of(uid).unwrap_or_default();
+                        let decide = self.graph.around(uid);
+                        let uid = uid.clone();
+                        working.spawn(async move {
+                            let checked = check_owners(&client, &owners, &object_namespace).await;
+                            let (made, result) = match checked {
+                                Err(error) => (Made::default(), Err(error)),
+                                Ok(gone) => match decide.after_check(&uid, &gone) {
+                                    Verdict::Act(writes) => execute(&client, &writes).await,
+                                    _ => (Made::default(), Ok(())),
+                                },
+                            };
+                            Worked { key, made, result, again: None }
+                        });
+                    }
+                }
+            }
+            Key::Namespace(name) => {
+                let Some(namespace) = get(&self.caches.namespaces, "", name) else {
+                    return self.spawn(key, Vec::new(), None, working);
+                };
+                if namespace.metadata.deletion_timestamp.is_some() {
+                    working.spawn(async move { empty_namespace(client, key, &namespace).await });
+                    return;
+                }
+                let writes = self.furnish(&namespace, name);
+                self.spawn(key, writes, None, working);
+            }
+            _ => {
+                let (writes, again) = self.decide(&key);
+                self.spawn(key, writes, again, working);
+            }
+        }
+    }
+
+    fn spawn(&self, key: Key, writes: Vec<Write>, again: Option<u64>, working: &mut JoinSet<Worked>) {
+        let client = self.client.clone();
+        working.spawn(async move {
+            let (made, result) = execute(&client, &writes).await;
+            Worked { key, made, result, again }
+        });
+    }
+
+    fn furnish(&self, object: &std::sync::Arc<Namespace>, name: &str) -> Vec<Write> {
+        namespace::reconcile(&namespace::Observed {
+            namespace: object.clone(),
+            service_account: get(&self.caches.accounts, name, "default"),
+            root_ca: get(&self.caches.root_cas, name, namespace::ROOT_CA),
+            root_ca_pem: self.config.root_ca.clone(),
+        })
+    }
+
+    /// The writes that a key's controller asks for, and after how long to look again.
+    fn decide(&mut self, key: &Key) -> (Vec<Write>, Option<u64>) {
+        let unix = Timestamp::now().as_second();
+        let now = Timestamp::from_second(unix).map_or_else(|_| String::new(), |t| t.to_string());
+        let seconds = |left: Option<i64>| left.and_then(|s| u64::try_from(s.max(1)).ok()).map(|s| s * 1000);
+        match key {
+            Key::Deployment(ns, name) => {
+                let Some(deployment) = get(&self.caches.deployments, ns, name) else { return (Vec::new(), None) };
+                let sets = of_namespace(&self.caches.replica_sets, ns);
+                let pods = of_namespace(&self.caches.pods, ns);
+                let remains = |set: &&std::sync::Arc<k8s_openapi::api::apps::v1::ReplicaSet>| {
+                    let uid = set.metadata.uid.as_deref().unwrap_or("");
+                    pods.iter().any(|pod| controllers_core::owner::is_controlled_by(&pod.metadata, uid))
+                };
+                let pods_remain = sets.iter().filter(remains).filter_map(|set| set.metadata.name.clone()).collect();
+                let observed = deployment::Observed { deployment, sets, pods_remain, now, unix };
+                (deployment::reconcile(&observed), seconds(deployment::next_look(&observed)))
+            }
+            Key::ReplicaSet(ns, name) => {
+                let Some(set) = get(&self.caches.replica_sets, ns, name) else {
+                    self.unseen.remove(key);
+                    return (Vec::new(), None);
+                };
+                let pods = of_namespace(&self.caches.pods, ns);
+                let (creating, deleting) = self.not_seen_yet(key, &pods);
+                let observed = replica_set::Observed { set, pods, creating, deleting, now: unix };
+                (replica_set::reconcile(&observed), seconds(replica_set::next_look(&observed)))
+            }
+            Key::Service(ns, name) => {
+                let Some(service) = get(&self.caches.services, ns, name) else { return (Vec::new(), None) };
+                let (pods, slices) = (of_namespace(&self.caches.pods, ns), of_namespace(&self.caches.slices, ns));
+                (endpoint_slice::reconcile(&endpoint_slice::Observed { service, pods, slices }), None)
+            }
+            Key::Node(name) => {
+                let Some(object) = get(&self.caches.nodes, "", name) else {
+                    self.first_seen.remove(name);
+                    let nodes = self.caches.nodes.clone();
+                    let pods = self.caches.pods.state();
+                    return (node::orphans(pods.iter(), |n| get(&nodes, "", n).is_some()), None);
+                };
+                let first_seen = *self.first_seen.entry(name.clone()).or_insert(unix);
+                let bound = |pod: &std::sync::Arc<k8s_openapi::api::core::v1::Pod>| {
+                    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(name.as_str())
+                };
+                let pods = self.caches.pods.state().into_iter().filter(bound).collect();
+                let lease = get(&self.caches.leases, "kube-node-lease", name);
+                (node::reconcile(&node::Observed { node: object, lease, pods, first_seen, now, unix }), None)
+            }
+            Key::Namespace(_) | Key::Object(_) => (Vec::new(), None),
+        }
+    }
+
+    /// O1: what was made or deleted and isn't shown yet.
+    fn not_seen_yet(
+        &mut self,
+        key: &Key,
+        pods: &[std::sync::Arc<k8s_openapi::api::core::v1::Pod>],
+    ) -> (usize, Vec<String>) {
+        let Some(unseen) = self.unseen.get_mut(key) else { return (0, Vec::new()) };
+        let shown = |name: &str| pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name));
+        unseen.created.retain(|name, at| at.elapsed() < UNSEEN_MAX && shown(name).is_none());
+        unseen.deleted.retain(|name, at| {
+            at.elapsed() < UNSEEN_MAX && shown(name).is_some_and(|pod| pod.metadata.deletion_timestamp.is_none())
+        });
+        (unseen.created.len(), unseen.deleted.keys().cloned().collect())
+    }
+}
+
+/// Asks the API which owners are gone: not there, or another object under the name.
+async fn check_owners(
+    client: &Client,
+    owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference],
+    namespace: &str,
+) -> Result<BTreeSet<String>, ExecuteError> {
+    let mut gone = BTreeSet::new();
+    for owner in owners {
+        let (group, version) = api::gvk::split_api_version(&owner.api_version);
+        // An owner of an unknown kind can't be looked at: it counts as there.
+        let Some(resource) = api::resources::by_kind(group, version, &owner.kind) else { continue };
+        let scope = if resource.namespaced { namespace } else { "" };
+        let path = format!("{}/{}", collection(&owner.api_version, &owner.kind, scope)?, owner.name);
+        match client.request::<Value>(Request::get(path).body(Vec::new())?).await {
+            Ok(found) if found.pointer("/metadata/uid").and_then(Value::as_str) == Some(&owner.uid) => {}
+            Ok(_) => {
+                gone.insert(owner.uid.clone());
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                gone.insert(owner.uid.clone());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(gone)
+}
+
+/// Counts what is left in a namespace and has it deleted.
+async fn empty_namespace(client: Client, key: Key, namespace: &Namespace) -> Worked {
+    let name = namespace.metadata.name.as_deref().unwrap_or("");
+    let (made, result, more) = match remaining(&client, name).await {
+        Err(error) => (Made::default(), Err(error), true),
+        Ok(left) => {
+            let (made, result) = execute(&client, &namespace::empty(namespace, &left)).await;
+            (made, result, !left.is_empty())
+        }
+    };
+    Worked { key, made, result, again: more.then_some(EMPTYING_PAUSE_MS) }
+}
+
+async fn remaining(client: &Client, namespace: &str) -> Result<Vec<Remaining>, ExecuteError> {
+    const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let verbs = ["list", "delete", "deletecollection"];
+    let resources = api::resources::all()
+        .iter()
+        .filter(|r| r.namespaced && r.subresource.is_none() && verbs.iter().all(|v| r.has_verb(v)));
+    let mut all = Vec::new();
+    for resource in resources {
+        let path = collection(&resource.api_version(), resource.kind, namespace)?;
+        let request = Request::get(path).header(http::header::ACCEPT, METADATA).body(Vec::new())?;
+        let list: Value = client.request(request).await?;
+        let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+        if !items.is_empty() {
+            let deleting = items.iter().filter(|i| i.pointer("/metadata/deletionTimestamp").is_some()).count();
+            all.push(Remaining {
+                api_version: resource.api_version(),
+                kind: resource.kind.to_owned(),
+                count: items.len(),
+                deleting,
+            });
+        }
+    }
+    Ok(all)
+}
