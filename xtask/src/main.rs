@@ -37,10 +37,12 @@ fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// The checkout.
+/// The checkout: the one that cargo runs this program for. The path it was compiled
+/// under would be another's when checkouts share a build folder.
 fn root() -> PathBuf {
-    // This crate lies directly below it.
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+    let crate_dir = manifest.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    crate_dir.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Where builds go: shared by all checkouts, because RocksDB takes ten minutes of two cores.
