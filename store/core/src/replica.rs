@@ -26,10 +26,35 @@ use raft::{Config, RawNode, ReadState, SnapshotStatus, StateRole, Storage as _};
 /// What a member needs to know of its timing, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Ticks without a leader after which a member campaigns, at least.
+    /// Ticks for which a member keeps to a leader it doesn't hear from, and a leader to
+    /// peers it doesn't hear from.
     pub election_ticks: usize,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
+    /// Ticks without a leader after which a member campaigns, at least; not below `election_ticks`.
+    pub campaign_ticks_min: usize,
+    /// The same, at most. raft-rs draws anew each time; where both are equal nothing
+    /// is left to chance, as models and tests need it.
+    pub campaign_ticks_max: usize,
+}
+
+impl Timing {
+    /// A timing in which members that lose their leader together rarely campaign together.
+    #[must_use]
+    pub fn spread(election_ticks: usize, heartbeat_ticks: usize) -> Self {
+        Self {
+            election_ticks,
+            heartbeat_ticks,
+            campaign_ticks_min: election_ticks,
+            campaign_ticks_max: 2 * election_ticks - 1,
+        }
+    }
+
+    /// A timing without chance: members campaign after so many ticks without a leader.
+    #[must_use]
+    pub fn fixed(election_ticks: usize, heartbeat_ticks: usize, campaign_ticks: usize) -> Self {
+        Self { election_ticks, heartbeat_ticks, campaign_ticks_min: campaign_ticks, campaign_ticks_max: campaign_ticks }
+    }
 }
 
 /// Bytes of entries in one message.
@@ -107,6 +132,9 @@ impl Replica {
             id,
             election_tick: timing.election_ticks,
             heartbeat_tick: timing.heartbeat_ticks,
+            min_election_tick: timing.campaign_ticks_min,
+            // raft-rs excludes its upper end.
+            max_election_tick: timing.campaign_ticks_max + 1,
             applied,
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: INFLIGHT_MESSAGES_MAX,

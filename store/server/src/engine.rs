@@ -170,7 +170,7 @@ impl Engine {
         let conf_state = ConfState::from((members.iter().map(|m| m.id).collect::<Vec<_>>(), vec![]));
         let (wal, log) = Wal::open(&config.data_dir.join("log"), applied, applied_term, conf_state)?;
         let ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
-        let timing = Timing { election_ticks: usize::try_from(ticks).unwrap_or(10).max(2), heartbeat_ticks: 1 };
+        let timing = Timing::spread(usize::try_from(ticks).unwrap_or(10).max(2), 1);
         let replica = Replica::new(id, boot, timing, applied, log);
         let (inputs, receiver) = channel();
         let revision = state.read().0.revision();
