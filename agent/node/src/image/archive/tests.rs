@@ -1,0 +1,122 @@
+//! Archives good and bad.
+
+use std::io::Write as _;
+
+use expect_test::{Expect, expect};
+use serde_json::json;
+
+use super::*;
+use crate::image::Architecture;
+use crate::image::oci::{self, Content, ImageConfig};
+use crate::image::sha256;
+
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path, *content).expect("room in memory");
+    }
+    archive.into_inner().expect("room in memory")
+}
+
+fn built() -> Vec<u8> {
+    let file = oci::File { path: "a".to_owned(), mode: 0o644, content: Content::Bytes(vec![7; 3000]) };
+    oci::build("example.org/a/b:1", &[file], &ImageConfig::new(Architecture::Amd64)).expect("an image")
+}
+
+fn told(archive: &[u8]) -> String {
+    match check(archive) {
+        Ok(names) => names.join("\n"),
+        Err(error) => match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+fn check_told(archive: &[u8], expected: Expect) {
+    expected.assert_eq(&told(archive));
+}
+
+fn docker(manifest: &Value) -> Vec<u8> {
+    let manifest = manifest.to_string();
+    archive(&[("./manifest.json", manifest.as_bytes()), ("c.json", b"{}"), ("l/layer.tar", b"")])
+}
+
+#[test]
+fn layouts_are_taken_plain_and_gzipped() {
+    check_told(&built(), expect![""]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&built()).expect("room in memory");
+    check_told(&gzip.finish().expect("room in memory"), expect![""]);
+}
+
+#[test]
+fn docker_archives_get_full_names() {
+    let tags = ["busybox:1", "me/app:2", "example.org/x:3", "localhost/y:4", "localhost:5000/z:5"];
+    check_told(&docker(&json!([{"Config": "c.json", "Layers": ["l/layer.tar"], "RepoTags": tags}])), expect![""]);
+    check_told(&docker(&json!([{"Config": "c.json", "Layers": ["l/layer.tar"], "RepoTags": null}])), expect![""]);
+    check_told(&docker(&json!([{"Config": "d.json", "Layers": []}])), expect![""]);
+    check_told(&docker(&json!([{"Config": "c.json", "Layers": ["m/layer.tar"]}])), expect![""]);
+    check_told(&docker(&json!({})), expect![""]);
+}
+
+#[test]
+fn what_is_no_archive_is_told() {
+    check_told(b"", expect![""]);
+    check_told(b"hello", expect![""]);
+    check_told(&[b'x'; 2000], expect![""]);
+    check_told(&[0x1f, 0x8b, 0, 0], expect![""]);
+    check_told(&archive(&[("etc/passwd", b"root")]), expect![""]);
+    check_told(&archive(&[("index.json", b"hello")]), expect![""]);
+    check_told(&archive(&[("index.json", b"{")]), expect![""]);
+    check_told(&archive(&[("index.json", b"{}")]), expect![""]);
+    check_told(&archive(&[("index.json", br#"{"manifests": [{}]}"#)]), expect![""]);
+}
+
+/// Cut anywhere, an archive is refused, but between its last file and its end mark.
+#[test]
+fn cut_archives_are_refused() {
+    let whole = built();
+    let content_end = whole.len() - 1024;
+    for length in (0..content_end).step_by(97) {
+        assert!(check(&whole[..length]).is_err(), "cut at {length}");
+    }
+}
+
+#[test]
+fn damaged_blobs_are_found() {
+    let mut bytes = built();
+    let place = bytes.iter().rposition(|byte| *byte == 7).expect("the file's content");
+    bytes[place] = 8;
+    let text = told(&bytes);
+    assert!(
+        text.starts_with("blobs/sha256/") && text.ends_with(" is damaged: its content has another digest"),
+        "{text}"
+    );
+}
+
+/// An index of two machines' images of which one was saved, and of which none was.
+#[test]
+fn one_machine_of_an_index_is_enough() {
+    let blob = |content: &str| (format!("blobs/sha256/{}", sha256(content.as_bytes())), content.to_owned());
+    let digest = |content: &str| format!("sha256:{}", sha256(content.as_bytes()));
+    let absent = format!("sha256:{}", "0".repeat(64));
+    let (config, layer) = ("{}", "layer");
+    let manifest = json!({"config": {"digest": digest(config)}, "layers": [{"digest": digest(layer)}]}).to_string();
+    let lone = json!({"manifests": [{"digest": absent}]}).to_string();
+    let both = json!({"manifests": [{"digest": absent}, {"digest": digest(&manifest)}]}).to_string();
+    let outer = |inner: &str| {
+        let name = json!({REF_NAME: "example.org/a:1"});
+        json!({"manifests": [{"digest": digest(inner), "annotations": name}]}).to_string()
+    };
+    let pack = |inner: &str| {
+        let mut files = vec![("index.json".to_owned(), outer(inner))];
+        files.extend([inner, &manifest, config, layer].map(blob));
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(path, c)| (path.as_str(), c.as_bytes())).collect();
+        archive(&files)
+    };
+    check_told(&pack(&both), expect![""]);
+    check_told(&pack(&lone), expect![""]);
+}

@@ -1,0 +1,303 @@
+//! Exec and attach: the client's WebSocket on one side, the runtime's streams on the other.
+//!
+//! A WebSocket message's first byte is its channel: 0 stdin, 1 stdout, 2 stderr, 3 the
+//! result, 4 the terminal's size; in v5 also 255, which closes the channel named next.
+//! Source: Kubernetes `remotecommand`; KEP-4006 (v5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt as _, StreamExt as _};
+use k8s_cri::v1 as cri;
+use tokio::sync::Mutex;
+
+use super::spdy::{self, Received, SpdyError};
+use super::{Place, Refusal, Shared, locate, not_running};
+use crate::cri::CriError;
+
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Bytes of one message from a client.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// How long a runtime may keep its streams after it told the result.
+const END_MAX: Duration = Duration::from_secs(2);
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const RESULT: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// What is asked. Source: `PodExecOptions`, `PodAttachOptions`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    command: Vec<String>,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
+}
+
+impl Options {
+    fn parse(query: &str) -> Self {
+        let mut options = Self::default();
+        for pair in query.split('&').filter(|p| !p.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let plain = value.replace('+', " ");
+            let value = percent_encoding::percent_decode_str(&plain).decode_utf8_lossy().into_owned();
+            let on = matches!(value.as_str(), "true" | "1" | "");
+            match key {
+                "command" => options.command.push(value),
+                "stdin" => options.stdin = on,
+                "stdout" => options.stdout = on,
+                "stderr" => options.stderr = on,
+                "tty" => options.tty = on,
+                _ => {}
+            }
+        }
+        // A terminal has one output.
+        options.stderr &= !options.tty;
+        options
+    }
+}
+
+/// `GET /exec/…`, upgraded.
+pub(super) async fn exec(
+    State(shared): State<Shared>,
+    place: Place,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refusal> {
+    let options = Options::parse(&query.unwrap_or_default());
+    if options.command.is_empty() {
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "you must specify at least 1 command for the container".to_owned(),
+        ));
+    }
+    let id = running(&shared, &place).await?;
+    let request = cri::ExecRequest {
+        container_id: id,
+        cmd: options.command.clone(),
+        tty: options.tty,
+        stdin: options.stdin,
+        stdout: options.stdout,
+        stderr: options.stderr,
+    };
+    let answer = shared.cri.runtime().exec(request).await.map_err(CriError::from)?;
+    bridge(shared, upgrade, &headers, answer.into_inner().url, options)
+}
+
+/// `GET /attach/…`, upgraded.
+pub(super) async fn attach(
+    State(shared): State<Shared>,
+    place: Place,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refusal> {
+    let options = Options::parse(&query.unwrap_or_default());
+    let id = running(&shared, &place).await?;
+    let request = cri::AttachRequest {
+        container_id: id,
+        tty: options.tty,
+        stdin: options.stdin,
+        stdout: options.stdout,
+        stderr: options.stderr,
+    };
+    let answer = shared.cri.runtime().attach(request).await.map_err(CriError::from)?;
+    bridge(shared, upgrade, &headers, answer.into_inner().url, options)
+}
+
+async fn running(shared: &Shared, place: &Place) -> Result<String, Refusal> {
+    let newest = locate(shared, place).await?.into_iter().next();
+    newest.filter(|c| c.running).map(|c| c.id).ok_or_else(|| not_running(place))
+}
+
+fn bridge(
+    shared: Shared,
+    upgrade: WebSocketUpgrade,
+    headers: &HeaderMap,
+    url: String,
+    options: Options,
+) -> Result<Response, Refusal> {
+    let asked = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let asked: Vec<&str> = asked.flat_map(|v| v.split(',')).map(str::trim).collect();
+    if !PROTOCOLS.iter().any(|ours| asked.contains(ours)) {
+        let text = format!("none of the stream protocols {asked:?} is spoken here: use {}", PROTOCOLS.join(" or "));
+        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+    }
+    let upgrade = upgrade.protocols(PROTOCOLS).max_message_size(MESSAGE_BYTES_MAX);
+    Ok(upgrade.on_upgrade(async move |socket| {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => {}
+            result = run(socket, &url, &options) => if let Err(error) = result {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a stream ended");
+            }
+        }
+    }))
+}
+
+/// Numbers of the runtime's streams; 0 is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Streams {
+    result: u32,
+    stdin: u32,
+    stdout: u32,
+    stderr: u32,
+    resize: u32,
+}
+
+impl Streams {
+    fn channel(&self, stream: u32) -> Option<u8> {
+        let known = [(self.stdout, STDOUT), (self.stderr, STDERR), (self.result, RESULT)];
+        known.into_iter().find(|(id, _)| *id == stream && stream != 0).map(|(_, channel)| channel)
+    }
+}
+
+async fn run(socket: WebSocket, url: &str, options: &Options) -> Result<(), SpdyError> {
+    let (mut to_client, from_client) = socket.split();
+    let opened = open(url, options).await;
+    let (sender, receiver, streams) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            say_failure(&mut to_client, &error.to_string()).await;
+            return Err(error);
+        }
+    };
+    let sender = Arc::new(Mutex::new(sender));
+    tokio::select! {
+        result = feed(from_client, &sender, streams) => result,
+        result = answer(to_client, receiver, &sender, streams) => result,
+    }
+}
+
+async fn open(url: &str, options: &Options) -> Result<(spdy::Sender, spdy::Receiver, Streams), SpdyError> {
+    let (mut sender, receiver) = spdy::connect(url).await?;
+    let mut streams = Streams { result: sender.open("error").await?, ..Streams::default() };
+    if options.stdin {
+        streams.stdin = sender.open("stdin").await?;
+    }
+    if options.stdout {
+        streams.stdout = sender.open("stdout").await?;
+    }
+    if options.stderr {
+        streams.stderr = sender.open("stderr").await?;
+    }
+    if options.tty {
+        streams.resize = sender.open("resize").await?;
+    }
+    Ok((sender, receiver, streams))
+}
+
+/// From the client to the runtime, until the client goes.
+async fn feed(
+    mut from_client: SplitStream<WebSocket>,
+    sender: &Mutex<spdy::Sender>,
+    streams: Streams,
+) -> Result<(), SpdyError> {
+    while let Some(message) = from_client.next().await {
+        let bytes = match message {
+            Ok(Message::Binary(bytes)) => bytes,
+            Ok(Message::Text(text)) => Bytes::from(text),
+            // Pings are answered below this layer.
+            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+            Ok(Message::Close(_)) | Err(_) => return Ok(()),
+        };
+        let Some((channel, data)) = bytes.split_first() else { continue };
+        let mut sender = sender.lock().await;
+        match *channel {
+            STDIN if streams.stdin != 0 && !data.is_empty() => sender.send(streams.stdin, data, false).await?,
+            RESIZE if streams.resize != 0 && !data.is_empty() => sender.send(streams.resize, data, false).await?,
+            CLOSE if data == [STDIN] && streams.stdin != 0 => sender.send(streams.stdin, &[], true).await?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// From the runtime to the client, until the runtime is through.
+async fn answer(
+    mut to_client: SplitSink<WebSocket, Message>,
+    mut receiver: spdy::Receiver,
+    sender: &Mutex<spdy::Sender>,
+    streams: Streams,
+) -> Result<(), SpdyError> {
+    let mut open: Vec<u32> =
+        [streams.result, streams.stdout, streams.stderr].into_iter().filter(|id| *id != 0).collect();
+    let mut deadline: Option<tokio::time::Instant> = None;
+    while !open.is_empty() {
+        let received = match deadline {
+            None => receiver.next().await?,
+            // Outputs that a child of the command holds open may stay so for ever.
+            Some(at) => match tokio::time::timeout_at(at, receiver.next()).await {
+                Ok(received) => received?,
+                Err(_) => break,
+            },
+        };
+        match received {
+            Received::Data { stream, bytes, last } => {
+                if let Some(channel) = streams.channel(stream).filter(|_| !bytes.is_empty()) {
+                    if to_client.send(framed(channel, &bytes)).await.is_err() {
+                        return Ok(());
+                    }
+                    if channel == RESULT {
+                        deadline = Some(tokio::time::Instant::now() + END_MAX);
+                    }
+                }
+                if last {
+                    open.retain(|id| *id != stream);
+                }
+            }
+            Received::Reset { stream } => open.retain(|id| *id != stream),
+            Received::Ping { id } => sender.lock().await.pong(id).await?,
+            Received::End => break,
+        }
+    }
+    close(&mut to_client).await;
+    Ok(())
+}
+
+fn framed(channel: u8, bytes: &[u8]) -> Message {
+    let mut message = BytesMut::with_capacity(1 + bytes.len());
+    message.put_u8(channel);
+    message.put_slice(bytes);
+    Message::Binary(message.freeze())
+}
+
+async fn close(to_client: &mut SplitSink<WebSocket, Message>) {
+    // A client that is gone needs no goodbye.
+    let goodbye = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+    let _ = to_client.send(Message::Close(Some(goodbye))).await;
+    let _ = to_client.close().await;
+}
+
+/// Tells the client in the words of a result.
+async fn say_failure(to_client: &mut SplitSink<WebSocket, Message>, message: &str) {
+    let status = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": "InternalError", "message": message, "code": 500,
+    });
+    let _ = to_client.send(framed(RESULT, status.to_string().as_bytes())).await;
+    close(to_client).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_from_the_query() {
+        let options =
+            Options::parse("command=sh&command=-c&command=echo+a%26b&stdin=true&stdout=true&stderr=true&tty=1");
+        assert_eq!(options.command, ["sh", "-c", "echo a&b"]);
+        assert!(options.stdin && options.stdout && options.tty && !options.stderr);
+    }
+}
