@@ -1,0 +1,205 @@
+//! The owner: one task that holds the state; bindings and conditions are written beside it.
+//!
+//! Invariants
+//!   O1  Nothing is decided before everything was listed once: pods would go where others are.
+//!   O2  At most `binds_max` bindings and [`TELLS_MAX`] conditions are on their way at once.
+//!   O3  Of conditions that wait, only the last of each pod is kept.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::events::Event;
+use crate::state::{Act, BindFailure, State, Tell, place};
+use crate::watch::{KINDS, Told};
+use crate::write;
+
+/// Conditions written at once.
+const TELLS_MAX: usize = 16;
+/// What is taken in before something else gets its turn.
+const BATCH_MAX: usize = 64;
+/// How often pods that waited for too long are looked for.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// The longest a binding or condition may take: without an answer nobody knows what became of it.
+const WRITE_MAX: Duration = Duration::from_secs(30);
+
+/// A binding that was answered.
+struct Bound {
+    pod: Arc<Pod>,
+    node: String,
+    result: Result<(), BindFailure>,
+}
+
+/// Conditions to be written, by pod: O3.
+#[derive(Default)]
+struct Waiting {
+    turns: VecDeque<String>,
+    tells: HashMap<String, Tell>,
+}
+
+impl Waiting {
+    fn put(&mut self, tell: Tell) {
+        let uid = tell.pod.metadata.uid.clone().unwrap_or_default();
+        if self.tells.insert(uid.clone(), tell).is_none() {
+            self.turns.push_back(uid);
+        }
+    }
+
+    fn take(&mut self) -> Option<Tell> {
+        let uid = self.turns.pop_front()?;
+        self.tells.remove(&uid)
+    }
+}
+
+pub(crate) struct Owner {
+    client: Client,
+    config: Config,
+    state: State,
+    events: mpsc::Sender<Event>,
+    waiting: Waiting,
+    unlisted: usize,
+    begun: Instant,
+}
+
+impl Owner {
+    pub(crate) fn new(client: Client, config: Config, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            state: State::new(config.scheduler_name.clone()),
+            client,
+            config,
+            events,
+            waiting: Waiting::default(),
+            unlisted: KINDS,
+            begun: Instant::now(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Works until shutdown.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Told>, shutdown: CancellationToken) {
+        let mut binds: JoinSet<Bound> = JoinSet::new();
+        let mut tells: JoinSet<(Tell, bool)> = JoinSet::new();
+        let mut flush = tokio::time::interval(FLUSH_EVERY);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            while tells.len() < TELLS_MAX
+                && let Some(tell) = self.waiting.take()
+            {
+                let client = self.client.clone();
+                tells.spawn(async move { (tell.clone(), written(&client, &tell).await) });
+            }
+            let free = self.unlisted == 0 && binds.len() < self.config.binds_max;
+            let ready = free && self.state.ready(self.now_ms());
+            let due = if free { self.state.next_due() } else { None };
+            let wait = due.map_or(FLUSH_EVERY, |due| Duration::from_millis(due.saturating_sub(self.now_ms())));
+            // The branches are tried in random order, so that none starves another.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                told = inbox.recv() => match told {
+                    Some(told) => self.hear(told, &mut inbox),
+                    None => return,
+                },
+                Some(bound) = binds.join_next() => if let Ok(bound) = bound {
+                    self.finish(bound);
+                },
+                Some(told) = tells.join_next() => if let Ok((tell, false)) = told {
+                    self.state.unsaid(&tell.pod);
+                },
+                () = std::future::ready(()), if ready => self.decide(&mut binds),
+                () = tokio::time::sleep(wait), if !ready => {}
+                _ = flush.tick() => {
+                    let now = self.now_ms();
+                    self.state.flush(now);
+                    let (waiting, assumed) = self.state.counts();
+                    tracing::debug!(waiting, assumed, binding = binds.len(), "scheduling");
+                }
+            }
+        }
+    }
+
+    /// Takes in what waits, up to a batch.
+    fn hear(&mut self, first: Told, inbox: &mut mpsc::Receiver<Told>) {
+        self.take_in(first);
+        for _ in 1..BATCH_MAX {
+            let Ok(told) = inbox.try_recv() else { return };
+            self.take_in(told);
+        }
+    }
+
+    fn take_in(&mut self, told: Told) {
+        match told {
+            Told::Listed => self.unlisted = self.unlisted.saturating_sub(1),
+            Told::Seen(seen) => {
+                let now = self.now_ms();
+                let act = self.state.see(seen, now);
+                self.tell(act);
+            }
+        }
+    }
+
+    fn decide(&mut self, binds: &mut JoinSet<Bound>) {
+        let now = self.now_ms();
+        match self.state.decide(now) {
+            Some(Act::Bind { pod, node }) => {
+                let client = self.client.clone();
+                binds.spawn(async move {
+                    let bind = write::bind(&client, &pod, &node);
+                    let result = match tokio::time::timeout(WRITE_MAX, bind).await {
+                        Ok(result) => result,
+                        Err(_) => Err(BindFailure::Failed("the binding was not answered".to_owned())),
+                    };
+                    Bound { pod, node, result }
+                });
+            }
+            other => self.tell(other),
+        }
+    }
+
+    fn finish(&mut self, bound: Bound) {
+        let now = self.now_ms();
+        if bound.result.is_ok() {
+            let message = format!("Successfully assigned {} to {}", place(&bound.pod), bound.node);
+            self.event(Event { pod: bound.pod.clone(), kind: "Normal", reason: "Scheduled", message });
+        }
+        let act = self.state.bound(&bound.pod, bound.result, now);
+        self.tell(act);
+    }
+
+    fn tell(&mut self, act: Option<Act>) {
+        let Some(Act::Tell(tell)) = act else { return };
+        if tell.event {
+            let (pod, message) = (tell.pod.clone(), tell.message.clone());
+            self.event(Event { pod, kind: "Warning", reason: "FailedScheduling", message });
+        }
+        if tell.condition {
+            self.waiting.put(tell);
+        }
+    }
+
+    fn event(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            tracing::debug!("too many events wait; one was dropped");
+        }
+    }
+}
+
+async fn written(client: &Client, tell: &Tell) -> bool {
+    match tokio::time::timeout(WRITE_MAX, write::tell(client, tell)).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(pod = place(&tell.pod), %error, "a condition wasn't written");
+            false
+        }
+        Err(_) => false,
+    }
+}

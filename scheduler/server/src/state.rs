@@ -1,0 +1,323 @@
+//! What the scheduler knows, and what it does next. Pure: objects and the time come in, acts come out.
+//!
+//! Invariants
+//!   S1  A pod is assumed on its node before its binding is sent, so that the next decision sees it there.
+//!   S2  An assumed pod is forgotten when its binding fails, unless the API has shown where it is by then.
+//!   S3  What the API shows of a pod wins over what was assumed.
+//!   S4  A pod's condition is written only if it says something new.
+//! Checked by: state/tests.rs.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use scheduler_core::node::Node as NodeFacts;
+use scheduler_core::pod::{Placed, Refusal};
+use scheduler_core::{Cluster, Failure, schedule};
+
+use crate::groups::{Group, GroupSelector, Groups};
+use crate::queue::{Happening, Queue, WaitsFor};
+
+/// What the API shows.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Pod(Box<Pod>),
+    /// A pod of this uid is gone.
+    PodGone(String),
+    Node(Box<Node>),
+    /// A node of this name is gone.
+    NodeGone(String),
+    /// A service or controller, and its selector unless it is gone.
+    Group(Group, Option<GroupSelector>),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    /// Bind a pod, and tell how it went with [`State::bound`].
+    Bind { pod: Arc<Pod>, node: String },
+    /// Tell the pod's owner why it has no node.
+    Tell(Tell),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Tell {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// Whether the pod's condition doesn't say so yet.
+    pub(crate) condition: bool,
+    /// Whether an event says so as well.
+    pub(crate) event: bool,
+}
+
+/// How a binding went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BindFailure {
+    /// The pod is gone or has a node: the API will show.
+    Refused,
+    /// Try again.
+    Failed(String),
+}
+
+pub(crate) struct State {
+    scheduler_name: String,
+    cluster: Cluster,
+    groups: Groups,
+    queue: Queue,
+    /// Pods without a node that are this scheduler's, in the queue or assumed.
+    pending: HashMap<String, Arc<Pod>>,
+    /// S1: pods on nodes that the API doesn't show there yet.
+    assumed: HashMap<String, String>,
+    /// S4: the reason and message last written.
+    said: HashMap<String, (&'static str, String)>,
+}
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// `namespace/name`.
+pub(crate) fn place(pod: &Pod) -> String {
+    let metadata = &pod.metadata;
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
+}
+
+fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
+}
+
+fn is_over(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Whether the pod's condition says this already.
+fn says(pod: &Pod, reason: &str, message: &str) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .filter(|c| c.type_ == "PodScheduled")
+        .any(|c| c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message))
+}
+
+impl State {
+    pub(crate) fn new(scheduler_name: String) -> Self {
+        Self {
+            scheduler_name,
+            cluster: Cluster::new(),
+            groups: Groups::default(),
+            queue: Queue::default(),
+            pending: HashMap::new(),
+            assumed: HashMap::new(),
+            said: HashMap::new(),
+        }
+    }
+
+    /// Whether [`State::decide`] has something to decide.
+    pub(crate) fn ready(&self, now: u64) -> bool {
+        self.queue.ready(now)
+    }
+
+    /// When there will be something to decide, if nothing else happens.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.queue.next_due()
+    }
+
+    /// To be called now and then: pods that waited for too long are tried again.
+    pub(crate) fn flush(&mut self, now: u64) {
+        self.queue.flush(now);
+    }
+
+    /// How many pods wait, and how many are assumed.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.queue.len(), self.assumed.len())
+    }
+
+    /// Takes in what the API shows.
+    pub(crate) fn see(&mut self, seen: Seen, now: u64) -> Option<Act> {
+        match seen {
+            Seen::Pod(pod) => return self.see_pod(*pod, now),
+            Seen::PodGone(uid) => self.forget(&uid, now),
+            Seen::Node(node) => self.see_node(&node, now),
+            Seen::NodeGone(name) => {
+                self.cluster.remove_node(&name);
+                self.queue.happened(Happening::NodeRemoved, now);
+            }
+            Seen::Group(group, selector) => self.groups.set(group, selector),
+        }
+        None
+    }
+
+    fn see_node(&mut self, node: &Node, now: u64) {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let before = self.cluster.node(name).map(|info| info.node().clone());
+        if let Err(error) = self.cluster.upsert_node(node) {
+            tracing::warn!(node = name, %error, "a node can't be read; what was known of it stays");
+            return;
+        }
+        let Some(after) = self.cluster.node(name).map(scheduler_core::cluster::NodeInfo::node) else { return };
+        let happening = match &before {
+            None => Some(Happening::NodeAdded),
+            Some(before) => changed(before, after),
+        };
+        if let Some(happening) = happening {
+            self.queue.happened(happening, now);
+        }
+    }
+
+    fn see_pod(&mut self, pod: Pod, now: u64) -> Option<Act> {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
+        match node {
+            _ if is_over(&pod) => self.forget(uid(&pod), now),
+            Some(node) => self.see_placed(&pod, &node, now),
+            None => return self.see_waiting(pod, now),
+        }
+        None
+    }
+
+    /// S3.
+    fn see_placed(&mut self, pod: &Pod, node: &str, now: u64) {
+        let uid = uid(pod);
+        self.stop_waiting(uid);
+        self.assumed.remove(uid);
+        let before = self.cluster.pod(uid).cloned().zip(self.cluster.place_of(uid).map(str::to_owned));
+        if let Err(error) = self.cluster.add_pod(pod, node) {
+            tracing::warn!(pod = place(pod), %error, "a pod can't be read; its load on {node} isn't counted");
+            return;
+        }
+        let Some(after) = self.cluster.pod(uid) else { return };
+        let (placed, removed) = match &before {
+            None => (true, false),
+            Some((_, place)) if place != node => (true, true),
+            Some((before, _)) => (spreads_otherwise(before, after), before.requests != after.requests),
+        };
+        if removed {
+            self.queue.happened(Happening::PodRemoved, now);
+        }
+        if placed {
+            self.queue.happened(Happening::PodPlaced, now);
+        }
+    }
+
+    fn see_waiting(&mut self, pod: Pod, now: u64) -> Option<Act> {
+        let id = uid(&pod).to_owned();
+        let ours = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler");
+        if ours != self.scheduler_name || pod.metadata.deletion_timestamp.is_some() {
+            // An assumed pod stays so until its binding answers.
+            if !self.assumed.contains_key(&id) {
+                self.stop_waiting(&id);
+            }
+            return None;
+        }
+        let pod = Arc::new(pod);
+        let before = self.pending.insert(id.clone(), pod.clone());
+        let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.clone()).unwrap_or_default();
+        if !gates.is_empty() {
+            self.queue.remove(&id);
+            let gates = gates.into_iter().map(|gate| gate.name).collect();
+            return self.tell(&pod, &Failure::Refused(Refusal::Gated(gates)), false);
+        }
+        let same = |before: Arc<Pod>| before.spec == pod.spec && before.metadata.labels == pod.metadata.labels;
+        // An assumed pod has left the queue, or is still in flight and comes back if its binding fails.
+        if !before.is_some_and(same) && !self.assumed.contains_key(&id) {
+            self.queue.add(&id, priority(&pod), now);
+        }
+        None
+    }
+
+    /// A pod has a node or needs none any more.
+    fn stop_waiting(&mut self, uid: &str) {
+        self.queue.remove(uid);
+        self.pending.remove(uid);
+        self.said.remove(uid);
+    }
+
+    fn forget(&mut self, uid: &str, now: u64) {
+        self.stop_waiting(uid);
+        self.assumed.remove(uid);
+        if self.cluster.remove_pod(uid) {
+            self.queue.happened(Happening::PodRemoved, now);
+        }
+    }
+
+    /// Decides for the next pod.
+    pub(crate) fn decide(&mut self, now: u64) -> Option<Act> {
+        let id = self.queue.take(now)?;
+        let Some(pod) = self.pending.get(&id).cloned() else {
+            self.queue.remove(&id);
+            return None;
+        };
+        let defaults = self.groups.defaults(&pod);
+        let failure = match schedule(&mut self.cluster, &pod, &defaults) {
+            Err(failure) => failure,
+            Ok(decision) => match self.cluster.add_pod(&pod, &decision.node) {
+                Ok(()) => {
+                    // S1. Only the API's showing the pod ends this, or the binding's failing.
+                    self.assumed.insert(id, decision.node.clone());
+                    self.queue.happened(Happening::PodPlaced, now);
+                    return Some(Act::Bind { pod, node: decision.node });
+                }
+                Err(error) => Failure::Refused(Refusal::Unreadable(error)),
+            },
+        };
+        self.queue.rejected(&id, WaitsFor::after(&failure), now);
+        self.tell(&pod, &failure, true)
+    }
+
+    /// A binding was answered.
+    pub(crate) fn bound(&mut self, pod: &Arc<Pod>, result: Result<(), BindFailure>, now: u64) -> Option<Act> {
+        let uid = uid(pod);
+        let Err(failure) = result else {
+            // It stays assumed until the API shows it there.
+            self.queue.remove(uid);
+            self.said.remove(uid);
+            return None;
+        };
+        // S2.
+        self.assumed.remove(uid)?;
+        if self.cluster.remove_pod(uid) {
+            self.queue.happened(Happening::PodRemoved, now);
+        }
+        self.queue.failed(uid, now);
+        match failure {
+            BindFailure::Refused => None,
+            BindFailure::Failed(message) => Some(self.tell_words(pod, "SchedulerError", message, true)),
+        }
+    }
+
+    fn tell(&mut self, pod: &Arc<Pod>, failure: &Failure, event: bool) -> Option<Act> {
+        let told = self.tell_words(pod, failure.reason(), failure.to_string(), event);
+        let Act::Tell(tell) = &told else { return Some(told) };
+        (tell.condition || tell.event).then_some(told)
+    }
+
+    /// S4.
+    fn tell_words(&mut self, pod: &Arc<Pod>, reason: &'static str, message: String, event: bool) -> Act {
+        let new = (reason, message.clone());
+        let before = self.said.insert(uid(pod).to_owned(), new.clone());
+        let condition = match before {
+            Some(before) => before != new,
+            None => !says(pod, reason, &message),
+        };
+        Act::Tell(Tell { pod: pod.clone(), reason, message, condition, event })
+    }
+
+    /// A condition couldn't be written: it is new again.
+    pub(crate) fn unsaid(&mut self, pod: &Pod) {
+        self.said.remove(uid(pod));
+    }
+}
+
+fn changed(before: &NodeFacts, after: &NodeFacts) -> Option<Happening> {
+    let labels = before.labels != after.labels;
+    let taints = before.taints != after.taints || before.unschedulable != after.unschedulable;
+    let allocatable = before.allocatable != after.allocatable;
+    (labels || taints || allocatable).then_some(Happening::NodeChanged { labels, taints, allocatable })
+}
+
+fn spreads_otherwise(before: &Placed, after: &Placed) -> bool {
+    before.labels != after.labels || before.terminating != after.terminating
+}
