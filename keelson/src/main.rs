@@ -2,6 +2,8 @@
 //!
 //! Run under the name `etcd` it is the store, so that it can stand where etcd stood.
 
+mod agent;
+mod image;
 mod pki;
 mod server;
 mod status;
@@ -47,8 +49,20 @@ enum Command {
     },
     /// One member of the store: etcd's v3 API, etcd's flags
     Store(Box<store_args::StoreArgs>),
-    /// The control plane: the API and its controllers
+    /// The control plane: the API, the scheduler and the controllers
     Server(Box<server::ServerArgs>),
+    /// A node: its pods and its service proxy
+    Agent(Box<agent::AgentArgs>),
+    /// Bring images to the cluster without a registry
+    Image {
+        #[command(subcommand)]
+        command: image::ImageCommand,
+    },
+    /// Measure a running server
+    Bench {
+        #[command(subcommand)]
+        command: Bench,
+    },
     /// Run a program that dies with its parent (used by `up`)
     #[command(hide = true)]
     Supervised {
@@ -56,6 +70,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Any etcd v3 store: puts, ranges, both, or watches
+    Store(benches::store::Args),
 }
 
 fn main() -> ExitCode {
@@ -84,7 +104,7 @@ fn run(cli: Cli) -> Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     // `up` binds its children to the thread that starts them: it must be the main thread, which lives longest.
     let runtime = match &cli.command {
-        Command::Server(_) | Command::Store(_) => {
+        Command::Server(_) | Command::Store(_) | Command::Agent(_) | Command::Bench { .. } => {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
         }
         _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -102,6 +122,9 @@ async fn dispatch(command: Command) -> Result<()> {
             store_server::run(config, until_signal()?).await.context("store")
         }
         Command::Server(args) => server::run(*args, until_signal()?).await,
+        Command::Agent(args) => agent::run(*args, until_signal()?).await,
+        Command::Image { command } => image::run(command).await,
+        Command::Bench { command: Bench::Store(args) } => benches::store::run(&args).await,
         Command::Supervised { .. } => bail!("handled before the runtime was started"),
     }
 }
@@ -137,7 +160,16 @@ fn existing(root: &std::path::Path) -> Result<up::cluster::Layout> {
 async fn down(root: &std::path::Path, purge: bool) -> Result<()> {
     let layout = existing(root)?;
     let stopped = up::state::stop(&layout).await?;
-    println!("{}", if stopped { "stopped" } else { "nothing was running" });
+    // Containers outlive a cluster that was cut off.
+    let orphans = if stopped { 0 } else { up::end_orphans(&layout) };
+    match (stopped, orphans) {
+        (true, _) => println!("stopped"),
+        (false, 0) => println!("nothing was running"),
+        (false, n) => {
+            up::runtime::tear_down().await;
+            println!("stopped {n} pods that a cluster which was cut off had left running");
+        }
+    }
     if purge {
         up::purge(&layout)?;
         println!("removed {}", layout.root.display());

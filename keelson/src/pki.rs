@@ -35,6 +35,12 @@ pub(crate) struct Pki {
     pub(crate) admin: Pair,
     pub(crate) store_member: Pair,
     pub(crate) store_client: Pair,
+    /// What the apiserver shows to agents.
+    pub(crate) kubelet_client: Pair,
+    /// The node's user.
+    pub(crate) node: Pair,
+    /// What the agent serves logs and exec with.
+    pub(crate) agent: Pair,
 }
 
 /// What the certificates are made out to.
@@ -83,10 +89,16 @@ pub(crate) fn ensure(dir: &Path, names: &Names) -> Result<Pki> {
         &names.node,
     ])?;
     api_hosts.push(SanType::IpAddress(names.service_ip));
-    let client = |user, groups| Use::Client { user, groups };
+    let user = format!("system:node:{}", names.node);
+    fn client<'a>(user: &'a str, groups: &'a [&'a str]) -> Use<'a> {
+        Use::Client { user, groups }
+    }
     Ok(Pki {
         apiserver: cluster.issue(dir, "apiserver", Use::Server { name: "kube-apiserver", hosts: api_hosts })?,
         admin: cluster.issue(dir, "admin", client("kubernetes-admin", &["system:masters"]))?,
+        kubelet_client: cluster.issue(dir, "kubelet-client", client(agent_node::CLIENT_NAME, &["system:masters"]))?,
+        node: cluster.issue(dir, "node", client(&user, &["system:nodes"]))?,
+        agent: cluster.issue(dir, "agent", Use::Server { name: &user, hosts: local(&["localhost", &names.node])? })?,
         store_member: store.issue(dir, "store", Use::Both { name: "keelson-store", hosts: local(&["localhost"])? })?,
         store_client: store.issue(dir, "store-client", client("keelson-apiserver", &[]))?,
         cluster_ca: cluster.path,

@@ -53,7 +53,7 @@ pub(crate) struct ServerArgs {
     /// Range of cluster IPs
     #[arg(long, default_value = "10.96.0.0/16", value_parser = network)]
     service_network: (Ipv4Addr, u8),
-    /// Serve the API alone, without controllers
+    /// Serve the API alone, without scheduler and controllers
     #[arg(long)]
     api_only: bool,
 }
@@ -108,10 +108,15 @@ pub(crate) async fn run(args: ServerArgs, shutdown: CancellationToken) -> Result
         apiserver_server::start(config(&args)?, shutdown.clone()).await.context("starting the apiserver")?;
     tracing::info!(address = %apiserver.address(), "serving the API");
     if !args.api_only {
-        let client = apiserver.client("system:kube-controller-manager");
-        // It ends only at shutdown, or by a fault that the supervisor answers with a restart.
         let config = controllers_server::Config { root_ca };
-        controllers_server::run(client, config, shutdown.clone()).await.context("controllers")?;
+        let controllers = apiserver.client("system:kube-controller-manager");
+        let controllers = controllers_server::run(controllers, config, shutdown.clone());
+        let scheduler = apiserver.client("system:kube-scheduler");
+        let scheduler = scheduler_server::run(scheduler, scheduler_server::Config::default(), shutdown.clone());
+        // They end only at shutdown, or by a fault that the supervisor answers with a restart.
+        tokio::try_join!(async { controllers.await.context("controllers") }, async {
+            scheduler.await.context("scheduler")
+        })?;
     }
     apiserver.join().await;
     Ok(())

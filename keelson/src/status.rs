@@ -68,8 +68,7 @@ async fn nodes(layout: &Layout) -> Result<Vec<String>> {
     let client = crate::up::client(layout).await?;
     let nodes = Api::<Node>::all(client).list(&kube::api::ListParams::default()).await?;
     let line = |node: &Node| {
-        let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-        let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let ready = crate::up::is_ready(node);
         format!("{:<24} {}", node.metadata.name.as_deref().unwrap_or(""), if ready { "Ready" } else { "NotReady" })
     };
     Ok(nodes.items.iter().map(line).collect())

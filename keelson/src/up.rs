@@ -1,11 +1,13 @@
 //! `keelson up`: a whole cluster on one machine, supervised.
 //!
-//! Order of start: the store's members, then the control plane; stopped in reverse. Each is a process of its own, so that one's death
-//! is nobody else's.
+//! Order of start: the store's members, the control plane, containerd, the node agent;
+//! stopped in reverse, pods between agent and containerd. Each is a process of its own,
+//! so that one's death is nobody else's.
 
 pub(crate) mod cluster;
 mod plan;
 mod ready;
+pub(crate) mod runtime;
 pub(crate) mod state;
 pub(crate) mod supervise;
 
@@ -18,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use cluster::Layout;
+use runtime::{Chosen, RuntimeChoice};
 use state::State;
 
 /// Arguments of `keelson up`.
@@ -32,6 +35,12 @@ pub(crate) struct UpArgs {
     /// Port of the Kubernetes API
     #[arg(long, default_value_t = 6443)]
     port: u16,
+    /// What runs the pods
+    #[arg(long, value_enum, default_value_t = RuntimeChoice::Auto)]
+    runtime: RuntimeChoice,
+    /// Simulated nodes, with --runtime hollow [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(agent_node::config::HOLLOW_NODES_MAX)))]
+    nodes: Option<u32>,
     /// Return once the cluster is ready and leave it running
     #[arg(long)]
     detach: bool,
@@ -39,8 +48,10 @@ pub(crate) struct UpArgs {
 
 /// How long the cluster may take to become ready before `up` says what it waits for.
 const READY_MAX: Duration = Duration::from_secs(120);
+/// How long containers get to end when the cluster is stopped.
+const PODS_GRACE: Duration = Duration::from_secs(3);
 
-pub(crate) use ready::client;
+pub(crate) use ready::{client, is_ready};
 
 /// The folder given, or the default.
 pub(crate) fn data_dir(given: Option<&PathBuf>) -> PathBuf {
@@ -68,6 +79,8 @@ async fn detach(layout: &Layout, args: &UpArgs) -> Result<()> {
     let mut command = std::process::Command::new(own);
     command.arg("up").arg("--data-dir").arg(&layout.root);
     command.args(["--store-members", &args.store_members.to_string(), "--port", &args.port.to_string()]);
+    command.args(["--runtime", args.runtime.as_str()]);
+    command.args(args.nodes.iter().flat_map(|n| ["--nodes".to_owned(), n.to_string()]));
     command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let mut child = command.spawn().context("starting in the background")?;
     let deadline = Instant::now() + READY_MAX + Duration::from_secs(10);
@@ -95,7 +108,11 @@ async fn foreground(layout: &Layout, args: &UpArgs) -> Result<()> {
     println!("keelson {} with data in {}", env!("CARGO_PKG_VERSION"), layout.root.display());
     let cluster = cluster::load_or_create(layout, args.store_members)?;
     cluster::check_ports(&cluster, args.port)?;
-    let plan = plan::make(layout, &cluster, args)?;
+    let (chosen, why) = runtime::choose(args.runtime, args.nodes)?;
+    println!("runtime: {why}");
+    let containers = matches!(chosen, Chosen::Containerd { .. });
+    let _machine = if containers { Some(runtime::lock_machine(&layout.root)?) } else { None };
+    let plan = plan::make(layout, &cluster, args, &chosen)?;
 
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
@@ -105,9 +122,10 @@ async fn foreground(layout: &Layout, args: &UpArgs) -> Result<()> {
     // Each waits for what it needs by itself: starting together is what makes the start fast.
     for component in plan {
         let token = CancellationToken::new();
-        running.push((token.clone(), tokio::spawn(supervise::run(component, token, reports.clone()))));
+        let name = component.name.clone();
+        running.push((name, token.clone(), tokio::spawn(supervise::run(component, token, reports.clone()))));
     }
-    let ready = ready::wait(layout);
+    let ready = ready::wait(layout, chosen != Chosen::None);
     tokio::pin!(ready);
     let mut waiting = true;
     loop {
@@ -135,14 +153,37 @@ async fn foreground(layout: &Layout, args: &UpArgs) -> Result<()> {
     println!("stopping");
     drop(inbox);
     // Reverse order: nothing loses what it depends on while it ends.
-    for (token, task) in running.into_iter().rev() {
+    for (name, token, task) in running.into_iter().rev() {
+        if name == "containerd" {
+            stop_pods(layout).await;
+        }
         token.cancel();
         let _ = task.await;
+    }
+    if containers {
+        runtime::tear_down().await;
     }
     signals.abort();
     state.remove();
     println!("stopped");
     Ok(())
+}
+
+/// Stops what containerd runs; what it can't is ended without it.
+async fn stop_pods(layout: &Layout) {
+    let socket = layout.containerd().socket();
+    if let Err(error) = agent_node::stop_all(&socket, PODS_GRACE).await {
+        eprintln!("{:#}; ending their processes", anyhow::Error::new(error));
+        end_orphans(layout);
+    }
+}
+
+/// Ends containers that outlived the cluster that ran them. Returns how many pods had any.
+pub(crate) fn end_orphans(layout: &Layout) -> usize {
+    agent_node::end_orphans(&layout.containerd().socket()).unwrap_or_else(|error| {
+        eprintln!("{error}");
+        0
+    })
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
@@ -163,5 +204,6 @@ async fn stop_on_signal(stop: CancellationToken) {
 pub(crate) fn purge(layout: &Layout) -> Result<()> {
     // A folder without our own file in it isn't ours to remove.
     cluster::load(layout).context("this doesn't look like a cluster's folder; not removing it")?;
-    std::fs::remove_dir_all(&layout.root).with_context(|| format!("removing {}", layout.root.display()))
+    // Nothing is removed through a mount.
+    agent_node::remove_tree(&layout.root).with_context(|| format!("removing {}", layout.root.display()))
 }

@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) token: String,
     pub(crate) members: Vec<Member>,
     pub(crate) node: String,
+    /// Where the node serves logs and exec.
+    pub(crate) agent_port: u16,
 }
 
 /// Places in a data folder.
@@ -56,6 +58,17 @@ impl Layout {
     }
     fn cluster(&self) -> PathBuf {
         self.root.join("cluster.json")
+    }
+    pub(crate) fn containerd(&self) -> agent_node::containerd::Layout {
+        agent_node::containerd::Layout::new(&self.root)
+    }
+    /// Archives that wait to be imported.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+    /// Pods' volumes and logs.
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.root.join("agent")
     }
     pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("lock")
@@ -93,7 +106,8 @@ pub(crate) fn load_or_create(layout: &Layout, store_members: usize) -> Result<Cl
     let members = (1..=store_members)
         .map(|i| Ok(Member { name: format!("store-{i}"), client_port: next()?, peer_port: next()? }))
         .collect::<Result<Vec<_>>>()?;
-    let cluster = Cluster { token: token.to_string(), members, node: host_name()? };
+    let agent_port = next()?;
+    let cluster = Cluster { token: token.to_string(), members, node: host_name()?, agent_port };
     let text = serde_json::to_string_pretty(&cluster)?;
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(cluster)
@@ -123,7 +137,7 @@ pub(crate) fn check_ports(cluster: &Cluster, api_port: u16) -> Result<()> {
         check_port(member.client_port, &format!("{}'s clients", member.name), hint)?;
         check_port(member.peer_port, &format!("{}'s peers", member.name), hint)?;
     }
-    Ok(())
+    check_port(cluster.agent_port, "logs and exec", hint)
 }
 
 /// The node's name: the host's, as Kubernetes takes it.

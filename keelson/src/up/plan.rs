@@ -6,15 +6,18 @@ use anyhow::{Context, Result};
 
 use super::UpArgs;
 use super::cluster::{Cluster, Layout, own_address};
+use super::runtime::Chosen;
 use super::supervise::Component;
 use crate::pki::{self, Names, Pki};
 
 /// Range of the cluster IPs; its first usable address is the API's own.
 const SERVICE_NETWORK: &str = "10.96.0.0/16";
 const API_SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Where this machine's pods get addresses from.
+const POD_NETWORK: &str = "10.244.0.0/24";
 
 /// Writes certificates and kubeconfig; lists what to run, in order of start.
-pub(crate) fn make(layout: &Layout, cluster: &Cluster, args: &UpArgs) -> Result<Vec<Component>> {
+pub(crate) fn make(layout: &Layout, cluster: &Cluster, args: &UpArgs, chosen: &Chosen) -> Result<Vec<Component>> {
     let address = own_address();
     let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
     if !addresses.contains(&address) {
@@ -28,6 +31,19 @@ pub(crate) fn make(layout: &Layout, cluster: &Cluster, args: &UpArgs) -> Result<
     let members = (0..cluster.members.len()).map(|index| member(layout, cluster, &pki, index));
     let mut components = members.collect::<Result<Vec<_>>>()?;
     components.push(control_plane(layout, cluster, args, &pki, address)?);
+    if *chosen != Chosen::None {
+        let user = format!("system:node:{}", cluster.node);
+        let kubeconfig = pki::kubeconfig(&server, &pki.cluster_ca, &user, &pki.node)?;
+        pki::write_private(&layout.pki().join("node.kubeconfig"), &kubeconfig)?;
+    }
+    match chosen {
+        Chosen::None => {}
+        Chosen::Hollow { nodes } => components.push(hollow_agent(layout, *nodes, address)?),
+        Chosen::Containerd { cni_bin_dir } => {
+            components.push(containerd(layout, cni_bin_dir)?);
+            components.push(agent(layout, cluster, &pki, address)?);
+        }
+    }
     Ok(components)
 }
 
@@ -88,9 +104,51 @@ fn control_plane(layout: &Layout, cluster: &Cluster, args: &UpArgs, pki: &Pki, a
         ("tls-cert-file", text(&pki.apiserver.cert)),
         ("tls-key-file", text(&pki.apiserver.key)),
         ("client-ca-file", text(&pki.cluster_ca)),
+        ("kubelet-cert-file", text(&pki.kubelet_client.cert)),
+        ("kubelet-key-file", text(&pki.kubelet_client.key)),
         ("service-network", SERVICE_NETWORK.to_owned()),
     ];
     let mut command = vec![own()?, "server".to_owned()];
     command.extend(flags.into_iter().map(|(flag, value)| format!("--{flag}={value}")));
     Ok(component(layout, "control-plane", command))
+}
+
+fn containerd(layout: &Layout, cni_bin_dir: &str) -> Result<Component> {
+    let places = layout.containerd();
+    agent_node::containerd::write_config(&places, cni_bin_dir, agent_node::image::pause::REFERENCE, POD_NETWORK)
+        .with_context(|| format!("configuring containerd in {}", places.root.display()))?;
+    crate::image::stage_pause(layout)?;
+    let command = vec!["containerd".to_owned(), "--config".to_owned(), text(&places.config())];
+    Ok(component(layout, "containerd", command))
+}
+
+fn agent(layout: &Layout, cluster: &Cluster, pki: &Pki, address: IpAddr) -> Result<Component> {
+    let flags = [
+        ("kubeconfig", text(&layout.pki().join("node.kubeconfig"))),
+        ("data-dir", text(&layout.agent())),
+        ("node-name", cluster.node.clone()),
+        ("node-ip", address.to_string()),
+        ("pod-network", POD_NETWORK.to_owned()),
+        ("container-runtime-endpoint", text(&layout.containerd().socket())),
+        ("images-dir", text(&layout.images())),
+        ("port", cluster.agent_port.to_string()),
+        ("tls-cert-file", text(&pki.agent.cert)),
+        ("tls-key-file", text(&pki.agent.key)),
+        ("client-ca-file", text(&pki.cluster_ca)),
+    ];
+    let mut command = vec![own()?, "agent".to_owned()];
+    command.extend(flags.into_iter().map(|(flag, value)| format!("--{flag}={value}")));
+    Ok(component(layout, "agent", command))
+}
+
+fn hollow_agent(layout: &Layout, nodes: u32, address: IpAddr) -> Result<Component> {
+    let flags = [
+        ("kubeconfig", text(&layout.pki().join("node.kubeconfig"))),
+        ("data-dir", text(&layout.agent())),
+        ("node-ip", address.to_string()),
+        ("hollow-nodes", nodes.to_string()),
+    ];
+    let mut command = vec![own()?, "agent".to_owned()];
+    command.extend(flags.into_iter().map(|(flag, value)| format!("--{flag}={value}")));
+    Ok(component(layout, "agent", command))
 }
