@@ -63,7 +63,7 @@ impl PortPath {
     }
 }
 
-/// Where a packet comes from.
+/// Which packets a rule is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Anywhere.
@@ -76,6 +76,8 @@ pub enum Source {
     Node,
     /// A client in the set.
     Client(Name),
+    /// Anywhere, but by chance only one in so many.
+    OneIn(usize),
 }
 
 /// What happens to it.
@@ -113,7 +115,7 @@ impl Rule {
     pub fn needs(&self) -> impl Iterator<Item = &Name> {
         let set = match &self.source {
             Source::Client(set) => Some(set),
-            Source::Any | Source::Address(_) | Source::Pods(_) | Source::Node => None,
+            Source::Any | Source::Address(_) | Source::Pods(_) | Source::Node | Source::OneIn(_) => None,
         };
         let others = match &self.action {
             Action::Remember(name) | Action::Goto(name) => std::slice::from_ref(name),
@@ -132,6 +134,7 @@ impl fmt::Display for Rule {
             Source::Pods(range) => write!(f, "ip saddr {range} ")?,
             Source::Node => f.write_str("fib saddr type local ")?,
             Source::Client(set) => write!(f, "ip saddr @{set} ")?,
+            Source::OneIn(count) => write!(f, "numgen random mod {count} == 0 ")?,
         }
         match &self.action {
             Action::Masquerade => write!(f, "meta mark set meta mark or {MASQUERADE_MARK}"),

@@ -63,24 +63,39 @@ fn check(spec: Value, endpoints: &str, expected: Expect) {
 fn endpoints_share_the_connections() {
     check(
         json!({}),
-        "2:here 3:there",
+        "2:here 3:there 4:there",
         expect![[r#"
-        add chain cluster/default/web/tcp/80
-        add chain endpoint/default/web/tcp/80/10.244.0.2/8080
-        add chain endpoint/default/web/tcp/80/10.244.0.3/8080
-        add chain external/default/web/tcp/80
-        add rule cluster/default/web/tcp/80 numgen random mod 2 vmap { 0 : goto endpoint/default/web/tcp/80/10.244.0.2/8080, 1 : goto endpoint/default/web/tcp/80/10.244.0.3/8080 }
-        add rule endpoint/default/web/tcp/80/10.244.0.2/8080 ip saddr 10.244.0.2 meta mark set meta mark or 0x4000
-        add rule endpoint/default/web/tcp/80/10.244.0.2/8080 meta l4proto tcp dnat to 10.244.0.2:8080
-        add rule endpoint/default/web/tcp/80/10.244.0.3/8080 ip saddr 10.244.0.3 meta mark set meta mark or 0x4000
-        add rule endpoint/default/web/tcp/80/10.244.0.3/8080 meta l4proto tcp dnat to 10.244.0.3:8080
-        add rule external/default/web/tcp/80 meta mark set meta mark or 0x4000
-        add rule external/default/web/tcp/80 goto cluster/default/web/tcp/80
-        add element cluster-ips { 10.96.0.1 }
-        add element services { 10.96.0.1 . tcp . 80 : goto cluster/default/web/tcp/80 }
-        add element node-ports { tcp . 30080 : goto external/default/web/tcp/80 }
-    "#]],
+            add chain cluster/default/web/tcp/80
+            add chain endpoint/default/web/tcp/80/10.244.0.2/8080
+            add chain endpoint/default/web/tcp/80/10.244.0.3/8080
+            add chain endpoint/default/web/tcp/80/10.244.0.4/8080
+            add chain external/default/web/tcp/80
+            add rule cluster/default/web/tcp/80 numgen random mod 3 == 0 goto endpoint/default/web/tcp/80/10.244.0.2/8080
+            add rule cluster/default/web/tcp/80 numgen random mod 2 == 0 goto endpoint/default/web/tcp/80/10.244.0.3/8080
+            add rule cluster/default/web/tcp/80 goto endpoint/default/web/tcp/80/10.244.0.4/8080
+            add rule endpoint/default/web/tcp/80/10.244.0.2/8080 ip saddr 10.244.0.2 meta mark set meta mark or 0x4000
+            add rule endpoint/default/web/tcp/80/10.244.0.2/8080 meta l4proto tcp dnat to 10.244.0.2:8080
+            add rule endpoint/default/web/tcp/80/10.244.0.3/8080 ip saddr 10.244.0.3 meta mark set meta mark or 0x4000
+            add rule endpoint/default/web/tcp/80/10.244.0.3/8080 meta l4proto tcp dnat to 10.244.0.3:8080
+            add rule endpoint/default/web/tcp/80/10.244.0.4/8080 ip saddr 10.244.0.4 meta mark set meta mark or 0x4000
+            add rule endpoint/default/web/tcp/80/10.244.0.4/8080 meta l4proto tcp dnat to 10.244.0.4:8080
+            add rule external/default/web/tcp/80 meta mark set meta mark or 0x4000
+            add rule external/default/web/tcp/80 goto cluster/default/web/tcp/80
+            add element cluster-ips { 10.96.0.1 }
+            add element services { 10.96.0.1 . tcp . 80 : goto cluster/default/web/tcp/80 }
+            add element node-ports { tcp . 30080 : goto external/default/web/tcp/80 }
+        "#]],
     );
+}
+
+/// Beyond some endpoints a map is quicker than a rule each.
+#[test]
+fn many_endpoints_share_by_a_map() {
+    let words: Vec<String> = (2..12).map(|number| format!("{number}:here")).collect();
+    let built = build(&node(false), &[service(json!({"type": "ClusterIP"}))], &[slice(&words.join(" "))]);
+    let path = PortPath::new(&("default".to_owned(), "web".to_owned()), Protocol::Tcp, 80);
+    let rules: Vec<String> = built.ruleset.chains[&path.cluster()].iter().map(ToString::to_string).collect();
+    expect!["numgen random mod 10 vmap { 0 : goto endpoint/default/web/tcp/80/10.244.0.2/8080, 1 : goto endpoint/default/web/tcp/80/10.244.0.3/8080, 2 : goto endpoint/default/web/tcp/80/10.244.0.4/8080, 3 : goto endpoint/default/web/tcp/80/10.244.0.5/8080, 4 : goto endpoint/default/web/tcp/80/10.244.0.6/8080, 5 : goto endpoint/default/web/tcp/80/10.244.0.7/8080, 6 : goto endpoint/default/web/tcp/80/10.244.0.8/8080, 7 : goto endpoint/default/web/tcp/80/10.244.0.9/8080, 8 : goto endpoint/default/web/tcp/80/10.244.0.10/8080, 9 : goto endpoint/default/web/tcp/80/10.244.0.11/8080 }"].assert_eq(&rules.join("\n"));
 }
 
 #[test]
@@ -140,25 +155,26 @@ fn external_policy_local_keeps_to_this_node() {
         local(),
         "2:here 3:there",
         expect![[r#"
-        add chain cluster/default/web/tcp/80
-        add chain endpoint/default/web/tcp/80/10.244.0.2/8080
-        add chain endpoint/default/web/tcp/80/10.244.0.3/8080
-        add chain external/default/web/tcp/80
-        add chain local/default/web/tcp/80
-        add rule cluster/default/web/tcp/80 numgen random mod 2 vmap { 0 : goto endpoint/default/web/tcp/80/10.244.0.2/8080, 1 : goto endpoint/default/web/tcp/80/10.244.0.3/8080 }
-        add rule endpoint/default/web/tcp/80/10.244.0.2/8080 ip saddr 10.244.0.2 meta mark set meta mark or 0x4000
-        add rule endpoint/default/web/tcp/80/10.244.0.2/8080 meta l4proto tcp dnat to 10.244.0.2:8080
-        add rule endpoint/default/web/tcp/80/10.244.0.3/8080 ip saddr 10.244.0.3 meta mark set meta mark or 0x4000
-        add rule endpoint/default/web/tcp/80/10.244.0.3/8080 meta l4proto tcp dnat to 10.244.0.3:8080
-        add rule external/default/web/tcp/80 ip saddr 10.244.0.0/16 goto cluster/default/web/tcp/80
-        add rule external/default/web/tcp/80 fib saddr type local meta mark set meta mark or 0x4000
-        add rule external/default/web/tcp/80 fib saddr type local goto cluster/default/web/tcp/80
-        add rule external/default/web/tcp/80 goto local/default/web/tcp/80
-        add rule local/default/web/tcp/80 goto endpoint/default/web/tcp/80/10.244.0.2/8080
-        add element cluster-ips { 10.96.0.1 }
-        add element services { 10.96.0.1 . tcp . 80 : goto cluster/default/web/tcp/80 }
-        add element node-ports { tcp . 30080 : goto external/default/web/tcp/80 }
-    "#]],
+            add chain cluster/default/web/tcp/80
+            add chain endpoint/default/web/tcp/80/10.244.0.2/8080
+            add chain endpoint/default/web/tcp/80/10.244.0.3/8080
+            add chain external/default/web/tcp/80
+            add chain local/default/web/tcp/80
+            add rule cluster/default/web/tcp/80 numgen random mod 2 == 0 goto endpoint/default/web/tcp/80/10.244.0.2/8080
+            add rule cluster/default/web/tcp/80 goto endpoint/default/web/tcp/80/10.244.0.3/8080
+            add rule endpoint/default/web/tcp/80/10.244.0.2/8080 ip saddr 10.244.0.2 meta mark set meta mark or 0x4000
+            add rule endpoint/default/web/tcp/80/10.244.0.2/8080 meta l4proto tcp dnat to 10.244.0.2:8080
+            add rule endpoint/default/web/tcp/80/10.244.0.3/8080 ip saddr 10.244.0.3 meta mark set meta mark or 0x4000
+            add rule endpoint/default/web/tcp/80/10.244.0.3/8080 meta l4proto tcp dnat to 10.244.0.3:8080
+            add rule external/default/web/tcp/80 ip saddr 10.244.0.0/16 goto cluster/default/web/tcp/80
+            add rule external/default/web/tcp/80 fib saddr type local meta mark set meta mark or 0x4000
+            add rule external/default/web/tcp/80 fib saddr type local goto cluster/default/web/tcp/80
+            add rule external/default/web/tcp/80 goto local/default/web/tcp/80
+            add rule local/default/web/tcp/80 goto endpoint/default/web/tcp/80/10.244.0.2/8080
+            add element cluster-ips { 10.96.0.1 }
+            add element services { 10.96.0.1 . tcp . 80 : goto cluster/default/web/tcp/80 }
+            add element node-ports { tcp . 30080 : goto external/default/web/tcp/80 }
+        "#]],
     );
     check(
         local(),
@@ -228,7 +244,8 @@ fn clients_stay_with_their_endpoint() {
             add chain endpoint/default/web/tcp/80/10.244.0.3/8080
             add rule cluster/default/web/tcp/80 ip saddr @clients60/default/web/tcp/80/10.244.0.2/8080 goto endpoint/default/web/tcp/80/10.244.0.2/8080
             add rule cluster/default/web/tcp/80 ip saddr @clients60/default/web/tcp/80/10.244.0.3/8080 goto endpoint/default/web/tcp/80/10.244.0.3/8080
-            add rule cluster/default/web/tcp/80 numgen random mod 2 vmap { 0 : goto endpoint/default/web/tcp/80/10.244.0.2/8080, 1 : goto endpoint/default/web/tcp/80/10.244.0.3/8080 }
+            add rule cluster/default/web/tcp/80 numgen random mod 2 == 0 goto endpoint/default/web/tcp/80/10.244.0.2/8080
+            add rule cluster/default/web/tcp/80 goto endpoint/default/web/tcp/80/10.244.0.3/8080
             add rule endpoint/default/web/tcp/80/10.244.0.2/8080 ip saddr 10.244.0.2 meta mark set meta mark or 0x4000
             add rule endpoint/default/web/tcp/80/10.244.0.2/8080 update @clients60/default/web/tcp/80/10.244.0.2/8080 { ip saddr }
             add rule endpoint/default/web/tcp/80/10.244.0.2/8080 meta l4proto tcp dnat to 10.244.0.2:8080
@@ -249,7 +266,8 @@ fn neighbours_are_masqueraded_if_asked_for() {
         add chain cluster/default/web/tcp/80
         add chain endpoint/default/web/tcp/80/10.244.0.2/8080
         add chain endpoint/default/web/tcp/80/10.244.0.3/8080
-        add rule cluster/default/web/tcp/80 numgen random mod 2 vmap { 0 : goto endpoint/default/web/tcp/80/10.244.0.2/8080, 1 : goto endpoint/default/web/tcp/80/10.244.0.3/8080 }
+        add rule cluster/default/web/tcp/80 numgen random mod 2 == 0 goto endpoint/default/web/tcp/80/10.244.0.2/8080
+        add rule cluster/default/web/tcp/80 goto endpoint/default/web/tcp/80/10.244.0.3/8080
         add rule endpoint/default/web/tcp/80/10.244.0.2/8080 ip saddr 10.244.0.2 meta mark set meta mark or 0x4000
         add rule endpoint/default/web/tcp/80/10.244.0.2/8080 ip saddr 10.244.0.0/16 meta mark set meta mark or 0x4000
         add rule endpoint/default/web/tcp/80/10.244.0.2/8080 meta l4proto tcp dnat to 10.244.0.2:8080

@@ -83,7 +83,7 @@ struct Drawn {
 }
 
 fn drawn() -> impl Strategy<Value = Drawn> {
-    let endpoints = prop::collection::btree_set((0..5_u8, any::<bool>(), 0..3_u8), 0..4);
+    let endpoints = prop::collection::btree_set((0..14_u8, any::<bool>(), 0..3_u8), 0..14);
     let options = (prop::option::of(0..3_u8), any::<bool>(), any::<bool>(), prop::option::of(1..3_u8));
     (0..3_u8, 0..2_u8, options, endpoints).prop_map(|(address, port, options, endpoints)| {
         let (node_port, external_local, internal_local, affinity) = options;
@@ -262,7 +262,8 @@ fn an_endpoint_comes_and_another_goes() {
     expect![[r#"
         add chain ip keelson endpoint/n/s1/tcp/80/10.244.0.4/8080
         flush chain ip keelson cluster/n/s1/tcp/80
-        add rule ip keelson cluster/n/s1/tcp/80 numgen random mod 2 vmap { 0 : goto endpoint/n/s1/tcp/80/10.244.0.3/8080, 1 : goto endpoint/n/s1/tcp/80/10.244.0.4/8080 }
+        add rule ip keelson cluster/n/s1/tcp/80 numgen random mod 2 == 0 goto endpoint/n/s1/tcp/80/10.244.0.3/8080
+        add rule ip keelson cluster/n/s1/tcp/80 goto endpoint/n/s1/tcp/80/10.244.0.4/8080
         add rule ip keelson endpoint/n/s1/tcp/80/10.244.0.4/8080 ip saddr 10.244.0.4 meta mark set meta mark or 0x4000
         add rule ip keelson endpoint/n/s1/tcp/80/10.244.0.4/8080 meta l4proto tcp dnat to 10.244.0.4:8080
         flush chain ip keelson endpoint/n/s1/tcp/80/10.244.0.2/8080

@@ -98,6 +98,9 @@ impl Network {
         for host in ["node", "outside"].iter().chain(&PODS) {
             ip(&format!("netns add {}", self.name(host)));
             ip(&format!("-n {} link set lo up", self.name(host)));
+            // A new namespace takes this over from the machine: the proxy must turn it on, and only where it is.
+            let off = self.inside(host, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0"));
+            off.join().expect("a thread").expect("a setting");
         }
         ip(&format!("-n {node} link add br0 type bridge"));
         ip(&format!("-n {node} address add {BRIDGE}/24 dev br0"));
