@@ -10,6 +10,7 @@ mod status;
 mod store_args;
 mod up;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -116,7 +117,12 @@ async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Up(args) => up::up(args).await,
         Command::Down { data_dir, purge } => down(&up::data_dir(data_dir.as_ref()), purge).await,
-        Command::Status { data_dir } => status::show(&existing(&up::data_dir(data_dir.as_ref()))?).await,
+        Command::Status { data_dir } => {
+            let shown = status::describe(&existing(&up::data_dir(data_dir.as_ref()))?).await?;
+            // A reader that has seen enough, such as head, is no fault.
+            let _ = std::io::stdout().write_all(shown.as_bytes());
+            Ok(())
+        }
         Command::Store(args) => {
             let config = (*args).into_config()?;
             store_server::run(config, until_signal()?).await.context("store")
@@ -166,7 +172,7 @@ async fn down(root: &std::path::Path, purge: bool) -> Result<()> {
         (true, _) => println!("stopped"),
         (false, 0) => println!("nothing was running"),
         (false, n) => {
-            up::runtime::tear_down().await;
+            up::runtime::tear_down(&layout.root).await;
             println!("stopped {n} pods that a cluster which was cut off had left running");
         }
     }

@@ -1,5 +1,6 @@
 //! `keelson status`: components, members, leader, commit index, nodes.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,34 +13,39 @@ use crate::up::state;
 
 const ASK_MAX: Duration = Duration::from_secs(3);
 
-/// Prints what runs from the folder.
-pub(crate) async fn show(layout: &Layout) -> Result<()> {
+/// What runs from the folder, as a table for a person.
+pub(crate) async fn describe(layout: &Layout) -> Result<String> {
     let Some(running) = state::running(layout)? else {
-        println!("nothing runs from {}", layout.root.display());
-        return Ok(());
+        return Ok(format!("nothing runs from {}\n", layout.root.display()));
     };
-    println!(
+    let mut out = String::new();
+    writeln!(
+        out,
         "keelson in {}: process {}, {}",
         layout.root.display(),
         running.pid,
         if running.ready { "ready" } else { "starting" }
-    );
-    println!("\n{:<15} {:>8} {:>9}", "COMPONENT", "PROCESS", "RESTARTS");
+    )?;
+    writeln!(out, "\n{:<15} {:>8} {:>9}", "COMPONENT", "PROCESS", "RESTARTS")?;
     for component in &running.components {
         let pid = component.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        println!("{:<15} {pid:>8} {:>9}", component.name, component.restarts);
+        writeln!(out, "{:<15} {pid:>8} {:>9}", component.name, component.restarts)?;
     }
-    println!("\n{:<15} {:<17} {:<8} {:>6} {:>12} {:>12}", "STORE MEMBER", "ID", "ROLE", "TERM", "COMMIT", "BYTES");
+    writeln!(
+        out,
+        "\n{:<15} {:<17} {:<8} {:>6} {:>12} {:>12}",
+        "STORE MEMBER", "ID", "ROLE", "TERM", "COMMIT", "BYTES"
+    )?;
     for member in &load(layout)?.members {
-        println!("{}", store_line(layout, &member.name, member.client_port).await);
+        writeln!(out, "{}", store_line(layout, &member.name, member.client_port).await)?;
     }
-    println!("\n{:<24} STATUS", "NODE");
+    writeln!(out, "\n{:<24} STATUS", "NODE")?;
     match tokio::time::timeout(ASK_MAX, nodes(layout)).await {
-        Ok(Ok(lines)) => lines.iter().for_each(|line| println!("{line}")),
-        Ok(Err(error)) => println!("the API doesn't answer: {error:#}"),
-        Err(_) => println!("the API doesn't answer in {ASK_MAX:?}"),
+        Ok(Ok(lines)) => out.push_str(&lines.concat()),
+        Ok(Err(error)) => writeln!(out, "the API doesn't answer: {error:#}")?,
+        Err(_) => writeln!(out, "the API doesn't answer in {ASK_MAX:?}")?,
     }
-    Ok(())
+    Ok(out)
 }
 
 async fn store_line(layout: &Layout, name: &str, port: u16) -> String {
@@ -69,7 +75,7 @@ async fn nodes(layout: &Layout) -> Result<Vec<String>> {
     let nodes = Api::<Node>::all(client).list(&kube::api::ListParams::default()).await?;
     let line = |node: &Node| {
         let ready = crate::up::is_ready(node);
-        format!("{:<24} {}", node.metadata.name.as_deref().unwrap_or(""), if ready { "Ready" } else { "NotReady" })
+        format!("{:<24} {}\n", node.metadata.name.as_deref().unwrap_or(""), if ready { "Ready" } else { "NotReady" })
     };
     Ok(nodes.items.iter().map(line).collect())
 }

@@ -161,7 +161,7 @@ async fn foreground(layout: &Layout, args: &UpArgs) -> Result<()> {
         let _ = task.await;
     }
     if containers {
-        runtime::tear_down().await;
+        runtime::tear_down(&layout.root).await;
     }
     signals.abort();
     state.remove();

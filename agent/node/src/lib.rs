@@ -37,4 +37,4 @@ pub use config::{CLIENT_NAME, Config, ConfigError, Runtime, Serving};
 pub use run::{RunError, run};
 pub use stop::{StopError, end_orphans, stop_all};
 pub use tls::TlsError;
-pub use volumes::remove_tree;
+pub use volumes::{remove_tree, unmount_below};

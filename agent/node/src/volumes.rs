@@ -203,15 +203,24 @@ pub(crate) fn remove(data_dir: &Path, uid: &str) -> std::io::Result<()> {
 /// # Errors
 /// What the system refuses; nothing was removed if something stays mounted.
 pub fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    unmount_below(dir)?;
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Unmounts what is mounted at or below a folder.
+///
+/// # Errors
+/// What the system refuses, or the first mount that stays.
+pub fn unmount_below(dir: &Path) -> std::io::Result<()> {
     for point in mounts_below(dir) {
         nix::mount::umount2(&point, MntFlags::MNT_DETACH).map_err(std::io::Error::from)?;
     }
     match mounts_below(dir).first() {
         Some(point) => Err(std::io::Error::other(format!("{} is still mounted", point.display()))),
-        None => match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        },
+        None => Ok(()),
     }
 }
 

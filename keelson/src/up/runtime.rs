@@ -126,8 +126,11 @@ pub(crate) fn lock_machine(data_dir: &Path) -> Result<Flock<File>> {
     }
 }
 
-/// Removes what containers leave on the machine: network rules and the bridge.
-pub(crate) async fn tear_down() {
+/// Removes what containers leave on the machine: mounts, network rules and the bridge.
+pub(crate) async fn tear_down(data_dir: &Path) {
+    if let Err(error) = agent_node::unmount_below(data_dir) {
+        eprintln!("not everything below {} could be unmounted: {error}", data_dir.display());
+    }
     if let Err(error) = proxy_node::cleanup(&proxy_node::Config::default()).await {
         eprintln!("the rules of services could not be removed: {error}");
     }

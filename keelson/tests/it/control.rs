@@ -1,0 +1,137 @@
+//! The control plane and the store, killed and controlled: no containers run.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Cluster, kill, text};
+
+/// Applies maps one by one while `disturb` happens; returns those acknowledged and the longest gap.
+fn write_through(
+    cluster: &Cluster,
+    prefix: &str,
+    count: usize,
+    disturb: impl FnOnce() + Send,
+) -> (Vec<String>, Duration) {
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut acknowledged, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
+            for n in 0..count {
+                let name = format!("{prefix}{n:03}");
+                if cluster.kubectl(&["create", "cm", &name, "--from-literal=a=1"]).status.success() {
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                    acknowledged.push(name);
+                }
+            }
+            (acknowledged, longest)
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        disturb();
+        writer.join().expect("no panic")
+    })
+}
+
+#[test]
+fn a_cluster_survives_whatever_is_killed() {
+    let cluster = Cluster::new();
+    let shown = cluster.up("none");
+    assert!(shown.contains("ready in ") && shown.contains("export KUBECONFIG="), "{shown}");
+    assert!(cluster.kubectl(&["get", "ns", "default"]).status.success());
+
+    let leader = cluster.leader();
+    let (mut all, gap) = write_through(&cluster, "leader-", 200, || kill(cluster.pid(&leader)));
+    println!("the store's leader killed: {} of 200 acknowledged, longest gap {gap:?}", all.len());
+    assert!(all.len() > 150, "writes resumed: {}", all.len());
+
+    let (more, gap) = write_through(&cluster, "plane-", 30, || kill(cluster.pid("control-plane")));
+    println!("the control plane killed: {} of 30 acknowledged, longest gap {gap:?}", more.len());
+    all.extend(more);
+    let there = cluster.maps();
+    let lost: Vec<&String> = all.iter().filter(|name| !there.contains(name)).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+
+    // Power cut: the supervisor takes every process with it.
+    kill(cluster.state()["pid"].as_i64().expect("a pid"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while TcpListener::bind((Ipv4Addr::UNSPECIFIED, cluster.port)).is_err() {
+        assert!(Instant::now() < deadline, "children outlived their supervisor");
+    }
+    cluster.up("none");
+    let there = cluster.maps();
+    let lost: Vec<&String> = all.iter().filter(|name| !there.contains(name)).collect();
+    assert!(lost.is_empty(), "lost by the power cut: {lost:?}");
+
+    assert!(cluster.keelson("down", &[]).status.success());
+    assert!(!cluster.kubectl(&["get", "ns"]).status.success());
+    assert!(cluster.keelson("down", &["--purge"]).status.success());
+    assert!(!cluster.data().exists());
+}
+
+#[test]
+fn controllers_make_keep_and_collect() {
+    let cluster = Cluster::new();
+    cluster.up("none");
+    let pods = ["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}"];
+    let count = |n: usize| move |shown: &str| shown.split_whitespace().count() == n;
+    cluster.ok(&["create", "deployment", "web", "--image=web:1", "--replicas=3"]);
+    let first = cluster.until(&pods, count(3));
+    // A deleted pod is replaced by another.
+    let victim = first.split_whitespace().next().expect("a pod");
+    cluster.ok(&["delete", "pod", victim]);
+    cluster.until(&pods, |shown| shown.split_whitespace().count() == 3 && !shown.contains(victim));
+    cluster.ok(&["scale", "deployment", "web", "--replicas=1"]);
+    cluster.until(&pods, count(1));
+    cluster.ok(&["set", "image", "deployment/web", "web=web:2"]);
+    cluster.until(&["rollout", "history", "deployment/web"], |shown| shown.contains("\n2 "));
+    cluster.ok(&["expose", "deployment", "web", "--port=80"]);
+    let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "name"];
+    cluster.until(&slices, count(1));
+    cluster.ok(&["delete", "service", "web"]);
+    cluster.until(&slices, count(0));
+    // In the foreground the Deployment waits for its pods; kubectl waits for the Deployment.
+    cluster.ok(&["delete", "deployment", "web", "--cascade=foreground", "--timeout=30s"]);
+    assert_eq!(cluster.ok(&["get", "rs,pods", "-o", "name"]).trim(), "");
+    cluster.ok(&["create", "namespace", "x"]);
+    cluster.until(&["-n", "x", "get", "sa,cm", "-o", "name"], count(2));
+    cluster.ok(&["-n", "x", "create", "deployment", "y", "--image=z"]);
+    cluster.ok(&["delete", "namespace", "x", "--timeout=30s"]);
+    assert!(text(&cluster.kubectl(&["get", "namespace", "x"])).contains("not found"));
+}
+
+#[test]
+fn what_cannot_work_is_one_clear_line() {
+    let cluster = Cluster::new();
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let output = cluster.keelson("up", &["--port", &port]);
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && shown.contains(&format!("port {port} (the Kubernetes API) is not free")),
+        "{shown}"
+    );
+    assert!(shown.contains("--port"), "{shown}");
+    let even = text(&cluster.keelson("up", &["--store-members", "2"]));
+    assert!(even.contains("choose 1, 3, 5 or 7"), "{even}");
+    let file = cluster.dir.path().join("file");
+    std::fs::write(&file, "").expect("write");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_keelson")).arg("up").arg("--data-dir").arg(&file).output().expect("keelson");
+    assert!(text(&output).contains("choose another with --data-dir"), "{}", text(&output));
+    let nothing = Command::new(env!("CARGO_BIN_EXE_keelson"))
+        .args(["down", "--data-dir", "/nonexistent"])
+        .output()
+        .expect("keelson");
+    assert!(text(&nothing).contains("there is no cluster in /nonexistent"), "{}", text(&nothing));
+}
+
+#[test]
+fn under_the_name_etcd_it_is_the_store() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let link = dir.path().join("etcd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_keelson"), &link).expect("a link");
+    let help = Command::new(&link).arg("--help").output().expect("etcd");
+    assert!(text(&help).contains("--initial-cluster-token"), "{}", text(&help));
+    let unknown = Command::new(&link).arg("--no-such-flag").output().expect("etcd");
+    assert!(!unknown.status.success() && text(&unknown).contains("--no-such-flag"), "{}", text(&unknown));
+}
