@@ -14,10 +14,12 @@
 //!   A4  A read context is never used twice.
 //! Source: Raft thesis §10.2.1 (A1), raft-rs `RawNode` docs.
 
+mod image;
 mod log;
 #[cfg(test)]
 mod tests;
 
+pub use image::{Image, Peer};
 pub use log::Log;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};

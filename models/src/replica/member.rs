@@ -1,0 +1,240 @@
+//! A member's whole state at rest, kept once however many states it is part of.
+
+use raft::eraftpb::Message;
+use raft::{ProgressState, StateRole};
+use store_core::replica::Image;
+
+use super::disk::{Content, Disk, Record, Slot};
+use super::packet;
+use super::shell::{Effect, Input, Mutant, Shell};
+use super::symmetry::{Digests, MEMBERS, PERMUTATIONS, digests, renumber};
+
+/// How a member came to be as it is: what its disk held when it started, and all inputs since.
+///
+/// The replica can't be copied; it is made again by doing the same again.
+#[derive(Debug, Clone)]
+pub(super) struct History {
+    pub(super) id: u64,
+    pub(super) content: Content,
+    pub(super) applied: u64,
+    /// Inputs, and whether the disk stalled.
+    pub(super) inputs: Vec<(Input, bool)>,
+}
+
+impl History {
+    /// A member at its first start.
+    pub(super) fn new(id: u64, content: Content, applied: u64) -> Self {
+        Self { id, content, applied, inputs: Vec::new() }
+    }
+
+    /// Does it all again, including the start.
+    pub(super) fn replay(&self, mutant: Option<Mutant>) -> (Shell, Vec<Effect>) {
+        let mut effects = Vec::new();
+        let mut shell = Shell::start(self.id, &self.content, self.applied, mutant, &mut effects);
+        for (input, stall) in &self.inputs {
+            effects.clear();
+            shell.take(*input, *stall, &mut effects);
+        }
+        (shell, effects)
+    }
+}
+
+/// Whether a member runs.
+#[derive(Debug)]
+pub(super) enum Status {
+    Up(Box<Image>),
+    Down,
+    /// It panicked: a bug.
+    Broken(String),
+}
+
+/// A member.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) status: Status,
+    /// The log in memory; of a member that is down, the log on disk.
+    pub(super) slots: Vec<Slot>,
+    pub(super) disk: Disk,
+    /// Steps whose persistence is on its way.
+    pub(super) pending: usize,
+    pub(super) applied: u64,
+    pub(super) floor: u64,
+    pub(super) history: History,
+    pub(super) digests: Digests,
+}
+
+/// Each is kept once, so that it is equal to itself alone.
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Member {
+    /// A running member, and what tells it from others.
+    pub(super) fn running(shell: &Shell, history: History) -> (Vec<u8>, Self) {
+        let image = shell.image();
+        let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
+            bytes.push(1);
+            encode_image(&image, permutation, bytes);
+            for slot in shell.slots() {
+                number(bytes, slot.term);
+                bytes.push(slot.value);
+            }
+            encode_disk(&shell.disk, permutation, bytes);
+            number(bytes, shell.floor);
+            for step in &shell.pending {
+                bytes.extend([0xfe, u8::from(step.sync)]);
+                step.records.iter().for_each(|record| encode_record(record, permutation, bytes));
+                encode_messages(&step.after, permutation, bytes);
+            }
+        };
+        let key = key(history.id, write);
+        let member = Self {
+            slots: shell.slots(),
+            disk: shell.disk.clone(),
+            pending: shell.pending.len(),
+            applied: shell.applied,
+            floor: shell.floor,
+            digests: digests(write),
+            status: Status::Up(Box::new(image)),
+            history,
+        };
+        (key, member)
+    }
+
+    /// A member after a power cut.
+    pub(super) fn down(id: u64, content: Content, applied: u64) -> (Vec<u8>, Self) {
+        let disk = Disk { synced: content.clone(), unsynced: Vec::new() };
+        let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
+            bytes.push(2);
+            encode_disk(&disk, permutation, bytes);
+            number(bytes, applied);
+        };
+        let (key, digests) = (key(id, write), digests(write));
+        let member = Self {
+            status: Status::Down,
+            slots: content.slots.clone(),
+            disk: disk.clone(),
+            pending: 0,
+            applied,
+            floor: applied,
+            history: History::new(id, content, applied),
+            digests,
+        };
+        (key, member)
+    }
+
+    /// A member that panicked on an input.
+    pub(super) fn broken(before: &Self, why: String) -> (Vec<u8>, Self) {
+        let write = |_: &[usize; MEMBERS], bytes: &mut Vec<u8>| bytes.push(3);
+        let member = Self {
+            status: Status::Broken(why),
+            slots: before.slots.clone(),
+            disk: before.disk.clone(),
+            pending: 0,
+            applied: before.applied,
+            floor: before.floor,
+            history: before.history.clone(),
+            digests: digests(write),
+        };
+        (key(before.history.id, write), member)
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.history.id
+    }
+
+    pub(super) fn image(&self) -> Option<&Image> {
+        match &self.status {
+            Status::Up(image) => Some(image),
+            _ => None,
+        }
+    }
+}
+
+/// Exact, unlike a digest: two members are the same if and only if these are.
+fn key(id: u64, write: impl Fn(&[usize; MEMBERS], &mut Vec<u8>)) -> Vec<u8> {
+    let mut key = vec![id as u8];
+    write(&PERMUTATIONS[0], &mut key);
+    key
+}
+
+fn number(bytes: &mut Vec<u8>, value: u64) {
+    // Terms and indexes of a bounded model; a wrapped one would merge states.
+    assert!(value < 0xf0, "{value} is beyond what a model of this size meets");
+    bytes.push(value as u8);
+}
+
+fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+    let role = match image.role {
+        StateRole::Follower => 0,
+        StateRole::PreCandidate => 1,
+        StateRole::Candidate => 2,
+        StateRole::Leader => 3,
+    };
+    for value in [
+        image.term,
+        renumber(permutation, image.vote),
+        renumber(permutation, image.leader),
+        role,
+        image.committed,
+        image.persisted,
+        image.applied,
+        image.election_elapsed as u64,
+        image.pending_conf_index,
+        renumber(permutation, image.transferee),
+    ] {
+        number(bytes, value);
+    }
+    let mut known = [[0xffu8; 6]; MEMBERS];
+    for (id, granted) in &image.votes {
+        known[permutation[*id as usize - 1]][0] = u8::from(*granted);
+    }
+    for (id, peer) in &image.peers {
+        let state = match peer.state {
+            ProgressState::Probe => 0,
+            ProgressState::Replicate => 1,
+            ProgressState::Snapshot => 2,
+        };
+        known[permutation[*id as usize - 1]][1..].copy_from_slice(&[
+            peer.matched as u8,
+            peer.next as u8,
+            state,
+            u8::from(peer.paused),
+            u8::from(peer.recent_active),
+        ]);
+    }
+    bytes.extend(known.as_flattened());
+}
+
+fn encode_disk(disk: &Disk, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+    bytes.push(0xff);
+    let content = &disk.synced;
+    for slot in &content.slots {
+        number(bytes, slot.term);
+        bytes.push(slot.value);
+    }
+    bytes.push(0xff);
+    for value in [content.term, renumber(permutation, content.vote), content.commit] {
+        number(bytes, value);
+    }
+    disk.unsynced.iter().for_each(|record| encode_record(record, permutation, bytes));
+    bytes.push(0xff);
+}
+
+fn encode_record(record: &Record, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+    let values = match *record {
+        Record::Entry(index, slot) => [1, index, slot.term, u64::from(slot.value)],
+        Record::InPlace(index, slot) => [2, index, slot.term, u64::from(slot.value)],
+        Record::State { term, vote, commit } => [3, term, renumber(permutation, vote), commit],
+    };
+    values.into_iter().for_each(|value| number(bytes, value));
+}
+
+fn encode_messages(messages: &[Message], permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+    for message in packet::by_link(messages, permutation) {
+        packet::encode(&message, permutation, bytes);
+    }
+    bytes.push(0xff);
+}

@@ -1,0 +1,340 @@
+//! What a member does on an input, executed once and remembered.
+//!
+//! Few member states make up many cluster states, so the production code runs once for
+//! each pair of member state and input. Everything is kept until the process ends:
+//! states then hold plain references.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once, RwLock};
+
+use raft::eraftpb::Message;
+
+use super::disk::{Content, Slot};
+use super::member::{History, Member};
+use super::packet::{self, Packet};
+use super::shell::{Effect, Input, Mutant, Shell};
+use super::symmetry::PERMUTATIONS;
+
+/// How far the effects of an input came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// All are carried out.
+    Done,
+    /// The disk doesn't keep up: what needs it waits.
+    Stalled,
+    /// The power was cut after so many effects, and perhaps in the middle of sending.
+    Crashed { effects: usize, partly_sent: bool },
+    /// The member panicked.
+    Panicked,
+}
+
+/// What an input leads to.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) cut: Cut,
+    pub(super) member: &'static Member,
+    pub(super) sends: Vec<&'static Packet>,
+    /// The terms in which the member became leader.
+    pub(super) elected: Vec<u64>,
+    pub(super) applied: Vec<(u64, Slot)>,
+    /// The member's term afterwards, or just before the cut.
+    pub(super) term: u64,
+}
+
+/// Each is kept once, so that it is equal to itself alone.
+impl PartialEq for Outcome {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+/// Key of an input: a packet's address, or a small number.
+type InputKey = usize;
+
+const SHARDS: usize = 64;
+
+/// What was executed: the way it was, and what came of it.
+struct Executed {
+    input: Input,
+    outcomes: &'static [Outcome],
+}
+
+type Known = HashMap<(usize, InputKey), Executed>;
+
+/// All members, packets and outcomes met so far.
+pub(super) struct Memo {
+    mutant: Option<Mutant>,
+    /// Whether disks may stall.
+    stalls: bool,
+    members: Mutex<HashMap<Vec<u8>, &'static Member>>,
+    packets: Mutex<HashMap<Vec<u8>, &'static Packet>>,
+    known: Vec<RwLock<Known>>,
+    /// A second way to a member, for the audit.
+    detours: Option<Mutex<HashMap<usize, (&'static Member, History)>>>,
+    executions: AtomicU64,
+}
+
+impl Memo {
+    pub(super) fn new(mutant: Option<Mutant>, stalls: bool, audit: bool) -> Self {
+        Self {
+            mutant,
+            stalls,
+            members: Mutex::default(),
+            packets: Mutex::default(),
+            known: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            detours: audit.then(Mutex::default),
+            executions: AtomicU64::new(0),
+        }
+    }
+
+    /// A member at its first start.
+    pub(super) fn newborn(&self, id: u64) -> &'static Member {
+        let history = History::new(id, Content::default(), 0);
+        let (shell, _) = history.replay(self.mutant);
+        self.intern(Member::running(&shell, history))
+    }
+
+    /// How many times production code ran, and how many member states there are.
+    pub(super) fn sizes(&self) -> (u64, usize) {
+        (self.executions.load(Ordering::Relaxed), lock(&self.members).len())
+    }
+
+    /// What an input leads to; a member that is down starts on `Flush`.
+    pub(super) fn outcomes(&self, member: &'static Member, input: Input) -> &'static [Outcome] {
+        let key = (address(member), input_key(input));
+        let shard = &self.known[(key.0 >> 4 ^ key.1 >> 3) % SHARDS];
+        if let Some(executed) = shard.read().unwrap_or_else(|e| e.into_inner()).get(&key) {
+            return executed.outcomes;
+        }
+        let outcomes = self.execute(member, input);
+        // Another thread may have been faster; both have the same.
+        let mut known = shard.write().unwrap_or_else(|e| e.into_inner());
+        known.entry(key).or_insert_with(|| Executed { input, outcomes: outcomes.leak() }).outcomes
+    }
+
+    /// For the audit: panics if the message has an effect.
+    pub(super) fn expect_ignored(&self, member: &'static Member, packet: &'static Packet) {
+        let done = &self.outcomes(member, Input::Receive(packet))[0];
+        assert!(
+            std::ptr::eq(done.member, member) && done.sends.is_empty(),
+            "taken for spent, but it has an effect on {member:?}: {packet:?}"
+        );
+    }
+
+    fn execute(&self, member: &'static Member, input: Input) -> Vec<Outcome> {
+        let run = |stall| quietly(|| self.run(&member.history, member, input, stall));
+        let (shell, history, effects) = match run(false) {
+            Ok(done) => done,
+            Err(why) => {
+                let member = self.intern(Member::broken(member, why));
+                let outcome = Outcome {
+                    cut: Cut::Panicked,
+                    member,
+                    sends: Vec::new(),
+                    elected: Vec::new(),
+                    applied: Vec::new(),
+                    term: 0,
+                };
+                return vec![outcome];
+            }
+        };
+        let term = shell.image().term;
+        let done = self.intern(Member::running(&shell, history));
+        let mut outcomes = vec![self.outcome(Cut::Done, done, &effects, &[], term)];
+        if self.stalls
+            && !matches!(input, Input::Flush)
+            && let Ok((shell, history, effects)) = run(true)
+            && !shell.pending.is_empty()
+        {
+            let stalled = self.intern(Member::running(&shell, history));
+            outcomes.push(self.outcome(Cut::Stalled, stalled, &effects, &[], term));
+        }
+        self.crashes(member, &effects, term, &mut outcomes);
+        outcomes.dedup_by(|b, a| a.cut != Cut::Done && a.is_like(b) && a.elected == b.elected);
+        outcomes
+    }
+
+    /// Makes the member again and gives it the input.
+    fn run(&self, history: &History, member: &Member, input: Input, stall: bool) -> (Shell, History, Vec<Effect>) {
+        self.executions.fetch_add(1, Ordering::Relaxed);
+        let mut history = history.clone();
+        if member.image().is_none() {
+            let (shell, effects) = history.replay(self.mutant);
+            return (shell, history, effects);
+        }
+        history.inputs.push((input, stall));
+        let (shell, effects) = history.replay(self.mutant);
+        (shell, history, effects)
+    }
+
+    /// Power cuts between the effects, and while messages leave.
+    fn crashes(&self, before: &Member, effects: &[Effect], term: u64, outcomes: &mut Vec<Outcome>) {
+        let (mut disk, mut applied) = (before.disk.clone(), before.applied);
+        for (at, effect) in effects.iter().enumerate() {
+            // Being elected shows only in what follows.
+            if at > 0 && !matches!(effects[at - 1], Effect::Elected(_)) {
+                for down in self.survivors(before.id(), &disk.survivors(), before.floor, applied) {
+                    let cut = Cut::Crashed { effects: at, partly_sent: false };
+                    outcomes.push(self.outcome(cut, down, &effects[..at], &[], term));
+                }
+            }
+            match effect {
+                Effect::Send(messages) => {
+                    for partly in parts(messages) {
+                        for down in self.survivors(before.id(), &disk.survivors(), before.floor, applied) {
+                            let cut = Cut::Crashed { effects: at, partly_sent: true };
+                            outcomes.push(self.outcome(cut, down, &effects[..at], &partly, term));
+                        }
+                    }
+                }
+                Effect::Write(records) => disk.write(records),
+                Effect::Sync => disk.sync(),
+                Effect::Apply(list) => applied = list.last().map_or(applied, |(index, _)| *index),
+                Effect::Elected(_) => {}
+            }
+        }
+    }
+
+    /// The members that a power cut may leave.
+    pub(super) fn survivors(&self, id: u64, contents: &[Content], floor: u64, applied: u64) -> Vec<&'static Member> {
+        let mut members = Vec::new();
+        for content in contents {
+            members.push(self.intern(Member::down(id, content.clone(), floor)));
+            if applied != floor {
+                members.push(self.intern(Member::down(id, content.clone(), applied)));
+            }
+        }
+        members
+    }
+
+    fn outcome(&self, cut: Cut, member: &'static Member, effects: &[Effect], more: &[Message], term: u64) -> Outcome {
+        let mut outcome = Outcome { cut, member, sends: Vec::new(), elected: Vec::new(), applied: Vec::new(), term };
+        for effect in effects {
+            match effect {
+                Effect::Elected(term) => outcome.elected.push(*term),
+                Effect::Apply(list) => outcome.applied.extend(list),
+                Effect::Send(messages) => outcome.sends.extend(messages.iter().map(|m| self.packet(m))),
+                Effect::Write(_) | Effect::Sync => {}
+            }
+        }
+        outcome.sends.extend(more.iter().map(|m| self.packet(m)));
+        outcome
+    }
+
+    fn intern(&self, (key, member): (Vec<u8>, Member)) -> &'static Member {
+        let mut members = lock(&self.members);
+        if let Some(known) = members.get(&key) {
+            let way = |member: &Member| -> Vec<InputKey> {
+                member
+                    .history
+                    .inputs
+                    .iter()
+                    .map(|(input, stall)| input_key(*input) << 1 | usize::from(*stall))
+                    .collect()
+            };
+            if let Some(detours) = &self.detours
+                && way(&member) != way(known)
+            {
+                lock(detours).entry(address(*known)).or_insert((known, member.history));
+            }
+            return known;
+        }
+        let member: &'static Member = Box::leak(Box::new(member));
+        members.insert(key, member);
+        member
+    }
+
+    fn packet(&self, message: &Message) -> &'static Packet {
+        let mut key = Vec::new();
+        packet::encode(message, &PERMUTATIONS[0], &mut key);
+        let mut packets = lock(&self.packets);
+        packets.entry(key).or_insert_with(|| Box::leak(Box::new(Packet::new(message.clone()))))
+    }
+
+    /// Runs the production code along a second way to each member that has one, and
+    /// compares. Returns how many runs were compared and how many of them differed.
+    pub(super) fn audit(&self) -> (usize, usize) {
+        let (mut compared, mut different) = (0, 0);
+        let Some(detours) = &self.detours else { return (0, 0) };
+        let detours = std::mem::take(&mut *lock(detours));
+        for shard in &self.known {
+            let known = shard.read().unwrap_or_else(|e| e.into_inner());
+            for ((member, _), executed) in known.iter() {
+                let (Some((member, detour)), Cut::Done) = (detours.get(member), executed.outcomes[0].cut) else {
+                    continue;
+                };
+                let (shell, history, effects) = self.run(detour, member, executed.input, false);
+                let reached = self.intern(Member::running(&shell, history));
+                let again = self.outcome(Cut::Done, reached, &effects, &[], 0);
+                compared += 1;
+                different += usize::from(!again.is_like(&executed.outcomes[0]));
+            }
+        }
+        (compared, different)
+    }
+}
+
+impl Outcome {
+    fn is_like(&self, other: &Self) -> bool {
+        let sends = |outcome: &Self| -> Vec<usize> { outcome.sends.iter().map(|packet| address(*packet)).collect() };
+        std::ptr::eq(self.member, other.member) && sends(self) == sends(other) && self.applied == other.applied
+    }
+}
+
+/// A step's messages of which only those to some members have left.
+fn parts(messages: &[Message]) -> Vec<Vec<Message>> {
+    let mut receivers: Vec<u64> = messages.iter().map(|m| m.to).collect();
+    receivers.sort_unstable();
+    receivers.dedup();
+    if receivers.len() < 2 {
+        return Vec::new();
+    }
+    receivers.iter().map(|to| messages.iter().filter(|m| m.to == *to).cloned().collect()).collect()
+}
+
+fn address<T>(value: &T) -> usize {
+    std::ptr::from_ref(value).addr()
+}
+
+fn input_key(input: Input) -> InputKey {
+    match input {
+        Input::Timeout => 1,
+        Input::Wait => 2,
+        Input::Beat => 3,
+        Input::Flush => 4,
+        Input::Propose(number) => 8 + usize::from(number),
+        Input::Receive(packet) => address(packet),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A panic while it was held would end the check anyway.
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs production code; a panic is a finding, not an end.
+fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                default(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    QUIET.set(false);
+    result.map_err(|payload| match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => payload.downcast_ref::<&str>().map_or("a panic without words", |s| *s).to_owned(),
+    })
+}

@@ -1,0 +1,95 @@
+//! A message on its way, kept once for all states in which it is.
+
+use protobuf::Message as _;
+use raft::StateRole;
+use raft::eraftpb::{Message, MessageType};
+
+use super::member::Member;
+use super::symmetry::{Digests, MEMBERS, digests, renumber};
+
+/// A message.
+#[derive(Debug)]
+pub(super) struct Packet {
+    pub(super) message: Message,
+    pub(super) digests: Digests,
+}
+
+/// Each is kept once, so that it is equal to itself alone.
+impl PartialEq for Packet {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Packet {
+    pub(super) fn new(message: Message) -> Self {
+        let digests = digests(|permutation, bytes| encode(&message, permutation, bytes));
+        Self { message, digests }
+    }
+
+    /// From whom to whom.
+    pub(super) fn link(&self) -> (u64, u64) {
+        (self.message.from, self.message.to)
+    }
+}
+
+/// Whether the receiver ignores the message, now and whenever it arrives later.
+///
+/// A member's durable term never falls. Once it has passed the message's, or is the
+/// message's and the member isn't what an answer in that term is for, it won't become
+/// that again: it campaigns only in terms above its durable one.
+/// The audit delivers such messages nevertheless and looks whether anything changes.
+pub(super) fn is_spent(message: &Message, receiver: &Member) -> bool {
+    let durable = receiver.disk.synced.term;
+    let role = receiver.image().map(|image| image.role);
+    match message.msg_type {
+        MessageType::MsgRequestVote | MessageType::MsgRequestPreVoteResponse => message.term < durable,
+        MessageType::MsgRequestVoteResponse => {
+            message.term < durable || message.term == durable && role != Some(StateRole::Candidate)
+        }
+        MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
+            message.term < durable || message.term == durable && role != Some(StateRole::Leader)
+        }
+        _ => false,
+    }
+}
+
+/// Writes a message as it would be if members had other numbers.
+pub(super) fn encode(message: &Message, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+    let mut message = message.clone();
+    message.from = renumber(permutation, message.from);
+    message.to = renumber(permutation, message.to);
+    // Writing to memory fails only for unset required fields, which proto3 doesn't have.
+    bytes.extend(message.write_length_delimited_to_bytes().unwrap_or_default());
+}
+
+/// Messages to different members overtake each other anyway: only the order on a link counts.
+pub(super) fn by_link(messages: &[Message], permutation: &[usize; MEMBERS]) -> Vec<Message> {
+    let mut sorted = messages.to_vec();
+    sorted.sort_by_key(|message| renumber(permutation, message.to));
+    sorted
+}
+
+/// A message in a few words.
+pub(super) fn describe(message: &Message) -> String {
+    let kind = format!("{:?}", message.msg_type);
+    let mut text = format!("{} term {}", kind.trim_start_matches("Msg"), message.term);
+    match message.msg_type {
+        MessageType::MsgAppend => {
+            text += &format!(" after {}@{}", message.index, message.log_term);
+            let entries: Vec<String> =
+                message.entries.iter().map(|e| super::trace::slot(super::disk::Slot::of(e))).collect();
+            text += &format!(" [{}] commit {}", entries.join(" "), message.commit);
+        }
+        MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+            text += &format!(" log {}@{}", message.index, message.log_term);
+        }
+        MessageType::MsgHeartbeat => text += &format!(" commit {}", message.commit),
+        MessageType::MsgAppendResponse => text += &format!(" index {}", message.index),
+        _ => {}
+    }
+    if message.reject {
+        text += " (refused)";
+    }
+    text
+}

@@ -1,0 +1,97 @@
+//! What must hold in every state, and what must come about in some.
+
+use raft::StateRole;
+use stateright::Property;
+
+use super::cluster::{Cluster, State};
+use super::disk::Slot;
+use super::member::Status;
+use super::symmetry::MEMBERS;
+
+/// Members whose disks make a majority.
+const MAJORITY: usize = MEMBERS / 2 + 1;
+
+pub(super) const ONE_LEADER: &str = "a term has one leader";
+pub(super) const LOGS_MATCH: &str = "logs that share an entry share all before it";
+pub(super) const LEADER_COMPLETE: &str = "a later leader has all that was committed";
+pub(super) const ONE_HISTORY: &str = "members commit and apply the same entries";
+pub(super) const DURABLE: &str = "what is committed is durable on a majority";
+pub(super) const TERMS_ASCEND: &str = "terms never decrease along a log";
+pub(super) const NO_PANIC: &str = "no member panics";
+
+pub(super) const COMMITS: &str = "a proposal is committed";
+pub(super) const ALL_APPLY: &str = "every member applies every proposal";
+pub(super) const SUCCESSION: &str = "a leader follows on the one that committed";
+pub(super) const REPLACED: &str = "an entry waits to be replaced by a committed one";
+
+pub(super) fn all() -> Vec<Property<Cluster>> {
+    vec![
+        Property::always(ONE_LEADER, |_, state: &State| !state.promises.two_leaders),
+        Property::always(LOGS_MATCH, |_, state: &State| logs_match(state)),
+        Property::always(LEADER_COMPLETE, |_, state: &State| leader_complete(state)),
+        Property::always(ONE_HISTORY, |_, state: &State| !state.promises.diverged),
+        Property::always(DURABLE, |_, state: &State| durable(state)),
+        Property::always(TERMS_ASCEND, |_, state: &State| {
+            logs(state).all(|log| log.is_sorted_by_key(|slot| slot.term))
+        }),
+        Property::always(NO_PANIC, |_, state: &State| {
+            !state.members.iter().any(|m| matches!(m.status, Status::Broken(_)))
+        }),
+        Property::sometimes(COMMITS, |_, state: &State| {
+            state.promises.committed.iter().any(|(slot, _)| slot.value != 0)
+        }),
+        Property::sometimes(ALL_APPLY, |cluster, state: &State| all_apply(cluster, state)),
+        Property::sometimes(SUCCESSION, |_, state: &State| {
+            let committed = state.promises.committed.iter().filter(|(slot, _)| slot.value != 0);
+            leaders(state).any(|(term, _)| committed.clone().any(|(_, in_term)| term > *in_term))
+        }),
+        Property::sometimes(REPLACED, |_, state: &State| {
+            let committed = &state.promises.committed;
+            logs(state).any(|log| log.iter().zip(committed).any(|(slot, (known, _))| slot != known))
+        }),
+    ]
+}
+
+/// Logs in memory and on disk.
+fn logs(state: &State) -> impl Iterator<Item = &[Slot]> {
+    state.members.iter().flat_map(|member| [member.slots.as_slice(), member.disk.synced.slots.as_slice()])
+}
+
+/// Who believes to lead: term and log.
+fn leaders(state: &State) -> impl Iterator<Item = (u64, &[Slot])> {
+    state.members.iter().filter_map(|member| {
+        let image = member.image().filter(|image| image.role == StateRole::Leader)?;
+        Some((image.term, member.slots.as_slice()))
+    })
+}
+
+fn logs_match(state: &State) -> bool {
+    let agree = |a: &[Slot], b: &[Slot]| {
+        let last = a.iter().zip(b).rposition(|(a, b)| a.term == b.term);
+        last.is_none_or(|last| a[..=last] == b[..=last])
+    };
+    let logs: Vec<&[Slot]> = logs(state).collect();
+    (0..logs.len()).all(|at| logs[..at].iter().all(|other| agree(logs[at], other)))
+}
+
+fn leader_complete(state: &State) -> bool {
+    leaders(state).all(|(term, log)| {
+        let mut committed = state.promises.committed.iter().enumerate();
+        committed.all(|(at, (slot, in_term))| term <= *in_term || log.get(at) == Some(slot))
+    })
+}
+
+fn durable(state: &State) -> bool {
+    state.promises.committed.iter().enumerate().all(|(at, (slot, _))| {
+        let holds = state.members.iter().filter(|member| member.disk.synced.slots.get(at) == Some(slot));
+        holds.count() >= MAJORITY
+    })
+}
+
+fn all_apply(cluster: &Cluster, state: &State) -> bool {
+    let proposals = usize::from(cluster.bounds.proposals);
+    state.members.iter().all(|member| {
+        let applied = member.slots.iter().take(member.applied as usize);
+        member.image().is_some() && applied.filter(|slot| slot.value != 0).count() == proposals
+    })
+}

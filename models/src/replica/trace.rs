@@ -1,0 +1,152 @@
+//! A path through the model, for people.
+
+use raft::eraftpb::Message;
+
+use super::cluster::{Action, Cluster, State};
+use super::disk::{Content, Record, Slot};
+use super::member::{Member, Status};
+use super::memo::Cut;
+use super::packet::describe;
+use super::shell::{Effect, Input};
+
+/// The steps of a path, each with what it did, and the state it ends in.
+pub(super) fn lines(cluster: &Cluster, path: &[(State, Option<Action>)]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (number, (state, action)) in path.iter().enumerate() {
+        match action {
+            Some(action) => step(cluster, number + 1, state, action, &mut lines),
+            None => {
+                lines.push("in the end".to_owned());
+                lines.extend(state.members.iter().map(|m| format!("       {}", member(m))));
+                lines.extend(state.wire.iter().map(|p| format!("       on the wire: {}", routed(&p.message))));
+            }
+        }
+    }
+    lines
+}
+
+fn step(cluster: &Cluster, number: usize, state: &State, action: &Action, lines: &mut Vec<String>) {
+    match *action {
+        Action::Lose { from_wire } => {
+            let message = &state.wire[from_wire].message;
+            lines.push(format!("{number:4}.  {} is lost: member {} is down", routed(message), message.to));
+        }
+        Action::Cut { at, member } => {
+            lines.push(format!("{number:4}.  member {}: the power is cut; {}", at + 1, left(member)));
+        }
+        Action::Start { at, outcome } => {
+            lines.push(format!("{number:4}.  member {} starts", at + 1));
+            effects(cluster, state.members[at], Input::Flush, outcome.cut, outcome.member, lines);
+        }
+        Action::Take { at, input, outcome, .. } => {
+            let what = match input {
+                Input::Timeout => "waited in vain for a leader".to_owned(),
+                Input::Wait => "no longer keeps to its leader".to_owned(),
+                Input::Beat => "leads on for a tick".to_owned(),
+                Input::Propose(number) => format!("is asked for {}", value(number)),
+                Input::Receive(packet) => {
+                    format!("receives from {}: {}", packet.message.from, describe(&packet.message))
+                }
+                Input::Flush => "has a disk that catches up".to_owned(),
+            };
+            lines.push(format!("{number:4}.  member {} {what}", at + 1));
+            effects(cluster, state.members[at], input, outcome.cut, outcome.member, lines);
+        }
+    }
+}
+
+/// What the step did, found by doing it again.
+fn effects(cluster: &Cluster, before: &Member, input: Input, cut: Cut, after: &Member, lines: &mut Vec<String>) {
+    if let Status::Broken(why) = &after.status {
+        lines.push(format!("       it panics: {why}"));
+        return;
+    }
+    let mut history = before.history.clone();
+    if before.image().is_some() {
+        history.inputs.push((input, cut == Cut::Stalled));
+    }
+    let (_, effects) = history.replay(cluster.bounds.mutant);
+    let carried = if let Cut::Crashed { effects, .. } = cut { effects } else { effects.len() };
+    lines.extend(effects.iter().take(carried).flat_map(describe_effect));
+    match cut {
+        Cut::Stalled => lines.push("       its disk stalls".to_owned()),
+        Cut::Crashed { partly_sent, .. } => {
+            if partly_sent {
+                lines.push("       a part of the next messages leaves".to_owned());
+            }
+            lines.push(format!("       the power is cut; {}", left(after)));
+        }
+        Cut::Done | Cut::Panicked => {}
+    }
+}
+
+fn describe_effect(effect: &Effect) -> Vec<String> {
+    match effect {
+        Effect::Elected(term) => vec![format!("       leads term {term}")],
+        Effect::Send(messages) => {
+            messages.iter().map(|m| format!("       sends to {}: {}", m.to, describe(m))).collect()
+        }
+        Effect::Write(records) => {
+            let records: Vec<String> = records.iter().map(record).collect();
+            vec![format!("       writes {}", records.join(", "))]
+        }
+        Effect::Sync => vec!["       syncs".to_owned()],
+        Effect::Apply(list) => {
+            let list: Vec<String> = list.iter().map(|(index, s)| format!("{index}={}", slot(*s))).collect();
+            vec![format!("       applies {}", list.join(" "))]
+        }
+    }
+}
+
+fn routed(message: &Message) -> String {
+    format!("{} → {}: {}", message.from, message.to, describe(message))
+}
+
+fn record(record: &Record) -> String {
+    match record {
+        Record::Entry(index, s) | Record::InPlace(index, s) => format!("{index}={}", slot(*s)),
+        Record::State { term, vote, commit } => format!("term {term} vote {vote} commit {commit}"),
+    }
+}
+
+fn value(number: u8) -> char {
+    char::from(b'a' + number - 1)
+}
+
+/// An entry: the proposal's letter, or `-` for an empty one, and its term.
+pub(super) fn slot(slot: Slot) -> String {
+    match slot.value {
+        0 => format!("-@{}", slot.term),
+        number => format!("{}@{}", value(number), slot.term),
+    }
+}
+
+fn log(slots: &[Slot]) -> String {
+    let slots: Vec<String> = slots.iter().map(|s| slot(*s)).collect();
+    format!("[{}]", slots.join(" "))
+}
+
+fn disk(content: &Content) -> String {
+    format!("{} term {} vote {} commit {}", log(&content.slots), content.term, content.vote, content.commit)
+}
+
+fn left(member: &Member) -> String {
+    format!("its disk holds {}, its state applied {}", disk(&member.disk.synced), member.applied)
+}
+
+fn member(member: &Member) -> String {
+    let id = member.id();
+    match &member.status {
+        Status::Up(image) => format!(
+            "member {id}: {:?} term {} log {} commit {} applied {}; disk {}",
+            image.role,
+            image.term,
+            log(&member.slots),
+            image.committed,
+            member.applied,
+            disk(&member.disk.synced)
+        ),
+        Status::Down => format!("member {id}: down; {}", left(member)),
+        Status::Broken(why) => format!("member {id}: panicked: {why}"),
+    }
+}
