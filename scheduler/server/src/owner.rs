@@ -4,6 +4,8 @@
 //!   O1  Nothing is decided before everything was listed once: pods would go where others are.
 //!   O2  At most `binds_max` bindings and [`TELLS_MAX`] conditions are on their way at once.
 //!   O3  Of conditions that wait, only the last of each pod is kept.
+//!   O4  A pod's binding and a condition that denies it are never on their way together: the condition
+//!       could arrive last.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::events::Event;
-use crate::state::{Act, BindFailure, State, Tell, place};
+use crate::state::{Act, BindFailure, State, Tell, place, uid};
 use crate::watch::{KINDS, Told};
 use crate::write;
 
@@ -46,7 +48,7 @@ struct Waiting {
 
 impl Waiting {
     fn put(&mut self, tell: Tell) {
-        let uid = tell.pod.metadata.uid.clone().unwrap_or_default();
+        let uid = uid(&tell.pod).to_owned();
         if self.tells.insert(uid.clone(), tell).is_none() {
             self.turns.push_back(uid);
         }
@@ -64,6 +66,8 @@ pub(crate) struct Owner {
     state: State,
     events: mpsc::Sender<Event>,
     waiting: Waiting,
+    /// O4: pods whose condition is being written, and the node each is to be bound to afterwards.
+    telling: HashMap<String, Option<String>>,
     unlisted: usize,
     begun: Instant,
 }
@@ -76,6 +80,7 @@ impl Owner {
             config,
             events,
             waiting: Waiting::default(),
+            telling: HashMap::new(),
             unlisted: KINDS,
             begun: Instant::now(),
         }
@@ -92,12 +97,8 @@ impl Owner {
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            while tells.len() < TELLS_MAX
-                && let Some(tell) = self.waiting.take()
-            {
-                let client = self.client.clone();
-                tells.spawn(async move { (tell.clone(), written(&client, &tell).await) });
-            }
+            self.write_conditions(&mut tells);
+            // Bindings that are held back are fewer than TELLS_MAX.
             let free = self.unlisted == 0 && binds.len() < self.config.binds_max;
             let ready = free && self.state.ready(self.now_ms());
             let due = if free { self.state.next_due() } else { None };
@@ -112,8 +113,8 @@ impl Owner {
                 Some(bound) = binds.join_next() => if let Ok(bound) = bound {
                     self.finish(bound);
                 },
-                Some(told) = tells.join_next() => if let Ok((tell, false)) = told {
-                    self.state.unsaid(&tell.pod);
+                Some(told) = tells.join_next() => if let Ok((tell, written)) = told {
+                    self.told(&tell, written, &mut binds);
                 },
                 () = std::future::ready(()), if ready => self.decide(&mut binds),
                 () = tokio::time::sleep(wait), if !ready => {}
@@ -147,22 +148,51 @@ impl Owner {
         }
     }
 
+    fn write_conditions(&mut self, tells: &mut JoinSet<(Tell, bool)>) {
+        while tells.len() < TELLS_MAX
+            && let Some(tell) = self.waiting.take()
+        {
+            if !self.state.waits(&tell.pod) {
+                // O4: it is being bound.
+                self.state.unsaid(&tell.pod);
+                continue;
+            }
+            let client = self.client.clone();
+            self.telling.insert(uid(&tell.pod).to_owned(), None);
+            tells.spawn(async move { (tell.clone(), written(&client, &tell).await) });
+        }
+    }
+
+    fn told(&mut self, tell: &Tell, written: bool, binds: &mut JoinSet<Bound>) {
+        if !written {
+            self.state.unsaid(&tell.pod);
+        }
+        if let Some(Some(node)) = self.telling.remove(uid(&tell.pod)) {
+            self.bind(tell.pod.clone(), node, binds);
+        }
+    }
+
     fn decide(&mut self, binds: &mut JoinSet<Bound>) {
         let now = self.now_ms();
         match self.state.decide(now) {
-            Some(Act::Bind { pod, node }) => {
-                let client = self.client.clone();
-                binds.spawn(async move {
-                    let bind = write::bind(&client, &pod, &node);
-                    let result = match tokio::time::timeout(WRITE_MAX, bind).await {
-                        Ok(result) => result,
-                        Err(_) => Err(BindFailure::Failed("the binding was not answered".to_owned())),
-                    };
-                    Bound { pod, node, result }
-                });
-            }
+            Some(Act::Bind { pod, node }) => match self.telling.get_mut(uid(&pod)) {
+                Some(later) => *later = Some(node),
+                None => self.bind(pod, node, binds),
+            },
             other => self.tell(other),
         }
+    }
+
+    fn bind(&self, pod: Arc<Pod>, node: String, binds: &mut JoinSet<Bound>) {
+        let client = self.client.clone();
+        binds.spawn(async move {
+            let bind = write::bind(&client, &pod, &node);
+            let result = match tokio::time::timeout(WRITE_MAX, bind).await {
+                Ok(result) => result,
+                Err(_) => Err(BindFailure::Failed("the binding was not answered".to_owned())),
+            };
+            Bound { pod, node, result }
+        });
     }
 
     fn finish(&mut self, bound: Bound) {

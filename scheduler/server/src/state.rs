@@ -76,7 +76,8 @@ pub(crate) struct State {
     said: HashMap<String, (&'static str, String)>,
 }
 
-fn uid(pod: &Pod) -> &str {
+/// A pod's uid, empty if it has none.
+pub(crate) fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
@@ -284,28 +285,32 @@ impl State {
         self.queue.failed(uid, now);
         match failure {
             BindFailure::Refused => None,
-            BindFailure::Failed(message) => Some(self.tell_words(pod, "SchedulerError", message, true)),
+            // It may have been carried out all the same, and then the condition must not say otherwise.
+            BindFailure::Failed(message) => {
+                let (pod, reason) = (pod.clone(), "SchedulerError");
+                Some(Act::Tell(Tell { pod, reason, message, condition: false, event: true }))
+            }
         }
     }
 
-    fn tell(&mut self, pod: &Arc<Pod>, failure: &Failure, event: bool) -> Option<Act> {
-        let told = self.tell_words(pod, failure.reason(), failure.to_string(), event);
-        let Act::Tell(tell) = &told else { return Some(told) };
-        (tell.condition || tell.event).then_some(told)
-    }
-
     /// S4.
-    fn tell_words(&mut self, pod: &Arc<Pod>, reason: &'static str, message: String, event: bool) -> Act {
+    fn tell(&mut self, pod: &Arc<Pod>, failure: &Failure, event: bool) -> Option<Act> {
+        let (reason, message) = (failure.reason(), failure.to_string());
         let new = (reason, message.clone());
         let before = self.said.insert(uid(pod).to_owned(), new.clone());
         let condition = match before {
             Some(before) => before != new,
             None => !says(pod, reason, &message),
         };
-        Act::Tell(Tell { pod: pod.clone(), reason, message, condition, event })
+        (condition || event).then(|| Act::Tell(Tell { pod: pod.clone(), reason, message, condition, event }))
     }
 
-    /// A condition couldn't be written: it is new again.
+    /// Whether a pod still waits, so that a condition that says so is true.
+    pub(crate) fn waits(&self, pod: &Pod) -> bool {
+        self.pending.contains_key(uid(pod)) && !self.assumed.contains_key(uid(pod))
+    }
+
+    /// A condition wasn't written: it is new again.
     pub(crate) fn unsaid(&mut self, pod: &Pod) {
         self.said.remove(uid(pod));
     }

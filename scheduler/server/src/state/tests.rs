@@ -132,7 +132,7 @@ fn a_failed_binding_is_taken_back() {
             0 node a 1 → -
             0 pod p → -
             0 decide → bind ns/p to a
-            5 failed p → tell ns/p condition event: SchedulerError: no
+            5 failed p → tell ns/p event: SchedulerError: no
             5 decide → -
             5 pod q → -
             5 decide → bind ns/q to a
