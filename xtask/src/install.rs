@@ -24,8 +24,18 @@ const PROTOS: Need =
     need("/usr/include/google/protobuf/any.proto", "libprotobuf-dev", "holds messages that etcd's import");
 const KUBECTL: Need = need("kubectl", "kubernetes-client", "talks to the cluster");
 
+const CONTAINERD: Need = need("containerd", "containerd", "runs containers");
+const RUNC: Need = need("runc", "runc", "starts a container's process");
+const CNI: Need = need("/usr/lib/cni/bridge", "containernetworking-plugins", "gives pods their network");
+const NFT: Need = need("nft", "nftables", "leads services' addresses to pods");
+const IP: Need = need("ip", "iproute2", "removes the pods' bridge when the cluster stops");
+const BUSYBOX: Need = need("busybox", "busybox-static", "is what the demo image is made from");
+
 /// To build and run a cluster.
 pub(crate) const FOR_UP: &[Need] = &[LIBCLANG, CXX, PROTOC, PROTOS, KUBECTL];
+
+/// For pods that are more than hollow.
+pub(crate) const FOR_CONTAINERS: &[Need] = &[CONTAINERD, RUNC, CNI, NFT, IP, BUSYBOX];
 
 /// To run the tests as well.
 pub(crate) const FOR_TESTS: &[Need] = &[
@@ -34,6 +44,15 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     PROTOC,
     PROTOS,
     KUBECTL,
+    CONTAINERD,
+    RUNC,
+    CNI,
+    NFT,
+    IP,
+    BUSYBOX,
+    need("docker-registry", "docker-registry", "serves an image that a test pulls"),
+    need("script", "bsdutils", "gives kubectl exec -it a terminal"),
+    need("pgrep", "procps", "finds processes that should have ended"),
     need("etcd", "etcd-server", "is the store that the apiserver's tests run on"),
     need("etcdctl", "etcd-client", "is what the store's tests use it with"),
     need("curl", "curl", "asks the HTTP endpoints"),
@@ -69,8 +88,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         println!("missing: {} ({})", need.package, need.why);
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if !root || !on_path("apt-get") {
+    if !is_root() || !on_path("apt-get") {
         bail!("install what is missing and try again: sudo apt-get install {}", packages.join(" "));
     }
     apt_get(&["update"])?;
@@ -81,6 +99,41 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         None => Ok(()),
         Some(need) => bail!("{} was installed, yet {} isn't there", need.package, need.looked_for),
     }
+}
+
+/// Whether this process may install and run containers.
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+/// Debian's own kubectl, of an old version, unpacked into `dir` beside whatever kubectl is installed.
+/// Without Debian's archive it is left out.
+pub(crate) fn debian_kubectl(dir: &Path) -> Result<Option<PathBuf>> {
+    let program = dir.join("usr/bin/kubectl");
+    if program.is_file() {
+        return Ok(Some(program));
+    }
+    if !on_path("apt-get") || !on_path("dpkg-deb") {
+        return Ok(None);
+    }
+    println!("fetching: kubernetes-client (the oldest kubectl that is tested)");
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let fetched = Command::new("apt-get").args(["download", "kubernetes-client"]).current_dir(dir).status();
+    if !fetched.context("running apt-get download")?.success() {
+        apt_get(&["update"])?;
+        let again = Command::new("apt-get").args(["download", "kubernetes-client"]).current_dir(dir).status();
+        if !again.context("running apt-get download")?.success() {
+            bail!("apt-get download kubernetes-client failed");
+        }
+    }
+    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let archive = entries.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
+    let archive = archive.context("apt-get download left no package")?;
+    let status = Command::new("dpkg-deb").arg("-x").arg(&archive).arg(dir).status().context("running dpkg-deb")?;
+    if !status.success() || !program.is_file() {
+        bail!("{} holds no kubectl", archive.display());
+    }
+    Ok(Some(program))
 }
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
