@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::authority::Lenient;
 use crate::grpc::{self, Service, VERSION};
 
 /// Connections served at once.
@@ -120,7 +121,7 @@ async fn connection(
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(u32::MAX).timer(TokioTimer::new());
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), TowerToHyperService::new(router));
     tokio::select! {
         // A client that breaks off is its own affair.
         _ = connection => {}

@@ -59,6 +59,10 @@ fn walk_through(url: &str, prefix: &str) {
     assert_eq!(ctl(&["get", &format!("{prefix}leased")]).trim(), "");
     assert_eq!(ctl(&["del", &key]).trim(), "1");
     assert!(ctl(&["endpoint", "health"]).contains("is healthy"));
+    // This call sends the whole URL as authority.
+    let status = ctl(&["endpoint", "status"]);
+    assert!(status.starts_with(&format!("{url}, ")) && status.contains("3.6.0"), "{status}");
+    assert!(ctl(&["defrag"]).contains("Finished defragmenting"));
     assert_eq!(ctl(&["member", "list"]).lines().count(), 3);
 }
 

@@ -1,0 +1,278 @@
+//! Lets in clients whose `:authority` isn't one.
+//!
+//! Problem. Clients of etcd 3.4 dial `http://host:port` for some calls and send all of it as
+//!          `:authority`; Go's server takes it, the HTTP/2 library here resets the stream.
+//! Idea.    The first request's headers are looked at before the library sees them. If its
+//!          authority is a URL, headers of this connection are rewritten on their way in;
+//!          else the bytes pass untouched from then on.
+//!
+//! Invariants
+//!   B1  A connection whose first authority is valid is never changed.
+//!   B2  At most one frame and one block of headers are held back.
+//! Source: RFC 9113 §4.1, §6.2, §8.3.1; RFC 7541 §6.2.2 (literals without indexing).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BufMut as _, BytesMut};
+use loona_hpack::Decoder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FRAME_HEAD_BYTES: usize = 9;
+/// What a peer may send before it is told otherwise (RFC 9113 §6.5.2); larger frames are the library's to refuse.
+const FRAME_BYTES_MAX: usize = 16_384;
+const READ_BYTES: usize = 8 << 10;
+
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+
+enum Stage {
+    /// The first request's headers haven't come yet.
+    Deciding,
+    /// Nothing is looked at any more.
+    Passing,
+    Rewriting(Box<Rewriter>),
+}
+
+/// A stream that mends authorities on the way in.
+pub(crate) struct Lenient<S> {
+    inner: S,
+    stage: Stage,
+    /// Read and not yet judged.
+    raw: BytesMut,
+    /// For the reader.
+    out: BytesMut,
+}
+
+impl<S> Lenient<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, stage: Stage::Deciding, raw: BytesMut::new(), out: BytesMut::new() }
+    }
+
+    fn advance(&mut self) -> io::Result<()> {
+        if matches!(self.stage, Stage::Deciding) {
+            match decide(&self.raw) {
+                None => return Ok(()),
+                Some(false) => self.stage = Stage::Passing,
+                Some(true) => {
+                    self.stage = Stage::Rewriting(Box::default());
+                    self.out.extend_from_slice(&self.raw.split_to(PREFACE.len()));
+                }
+            }
+        }
+        match &mut self.stage {
+            Stage::Rewriting(rewriter) => rewriter.advance(&mut self.raw, &mut self.out),
+            _ => {
+                self.out.unsplit(self.raw.split());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One frame.
+struct Frame<'a> {
+    kind: u8,
+    flags: u8,
+    payload: &'a [u8],
+    /// Its length with the head.
+    end: usize,
+}
+
+/// The first frame; `None` if it isn't all there.
+fn frame(bytes: &[u8]) -> Option<Result<Frame<'_>, TooLong>> {
+    let head = bytes.first_chunk::<FRAME_HEAD_BYTES>()?;
+    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+    if length > FRAME_BYTES_MAX {
+        return Some(Err(TooLong));
+    }
+    let end = FRAME_HEAD_BYTES + length;
+    let payload = bytes.get(FRAME_HEAD_BYTES..end)?;
+    Some(Ok(Frame { kind: head[3], flags: head[4], payload, end }))
+}
+
+struct TooLong;
+
+/// Whether headers must be rewritten; `None` until it is known.
+fn decide(raw: &[u8]) -> Option<bool> {
+    let known = raw.len().min(PREFACE.len());
+    if raw[..known] != PREFACE[..known] {
+        return Some(false);
+    }
+    let mut rest = raw.get(PREFACE.len()..)?;
+    loop {
+        match frame(rest)? {
+            Err(TooLong) => return Some(false),
+            Ok(Frame { kind: HEADERS, flags, payload, .. }) => {
+                // A first request that doesn't fit one frame isn't from the clients that are meant.
+                let block = block(flags, payload).filter(|_| flags & END_HEADERS != 0);
+                let headers = block.and_then(|block| Decoder::new().decode(block).ok()).unwrap_or_default();
+                return Some(
+                    headers.iter().any(|(name, value)| name == b":authority" && bare(value) != value.as_slice()),
+                );
+            }
+            Ok(Frame { end, .. }) => rest = &rest[end..],
+        }
+    }
+}
+
+/// An authority without the scheme before it and the slash behind it.
+fn bare(authority: &[u8]) -> &[u8] {
+    let after = authority.windows(3).position(|w| w == b"://").map_or(authority, |at| &authority[at + 3..]);
+    after.strip_suffix(b"/").unwrap_or(after)
+}
+
+/// The headers' bytes in the payload of a HEADERS frame.
+fn block(flags: u8, payload: &[u8]) -> Option<&[u8]> {
+    let (padding, payload) = if flags & PADDED != 0 {
+        let (length, rest) = payload.split_first()?;
+        (usize::from(*length), rest)
+    } else {
+        (0, payload)
+    };
+    let payload = if flags & PRIORITY != 0 { payload.get(5..)? } else { payload };
+    payload.get(..payload.len().checked_sub(padding)?)
+}
+
+#[derive(Default)]
+struct Rewriter {
+    decoder: Decoder<'static>,
+    /// Headers that go on in the next frame: whether they end their stream, and their bytes so far.
+    open: Option<(u8, Vec<u8>)>,
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+impl Rewriter {
+    fn advance(&mut self, raw: &mut BytesMut, out: &mut BytesMut) -> io::Result<()> {
+        while let Some(next) = frame(raw) {
+            let Ok(Frame { kind, flags, payload, end }) = next else {
+                return Err(damaged("a frame is longer than allowed"));
+            };
+            match kind {
+                HEADERS => {
+                    let block = block(flags, payload).ok_or_else(|| damaged("headers are padded wrongly"))?;
+                    self.open = Some((flags & END_STREAM, block.to_vec()));
+                }
+                CONTINUATION => {
+                    let (_, open) = self.open.as_mut().ok_or_else(|| damaged("headers go on that never began"))?;
+                    if open.len() + payload.len() > FRAME_BYTES_MAX {
+                        return Err(damaged("headers are longer than allowed"));
+                    }
+                    open.extend_from_slice(payload);
+                }
+                _ => {
+                    out.extend_from_slice(&raw[..end]);
+                    raw.advance(end);
+                    continue;
+                }
+            }
+            let stream = raw[5..FRAME_HEAD_BYTES].to_vec();
+            if flags & END_HEADERS != 0
+                && let Some((end_stream, block)) = self.open.take()
+            {
+                self.rewrite(end_stream, &stream, &block, out)?;
+            }
+            raw.advance(end);
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, end_stream: u8, stream: &[u8], block: &[u8], out: &mut BytesMut) -> io::Result<()> {
+        let headers = self.decoder.decode(block).map_err(|_| damaged("headers can't be decoded"))?;
+        let mut plain = BytesMut::with_capacity(block.len() * 2);
+        for (name, value) in &headers {
+            let value = if name == b":authority" { bare(value) } else { value };
+            plain.put_u8(0);
+            put_text(&mut plain, name);
+            put_text(&mut plain, value);
+        }
+        if plain.len() > FRAME_BYTES_MAX {
+            return Err(damaged("headers are longer than allowed"));
+        }
+        out.put_uint(plain.len() as u64, 3);
+        out.put_u8(HEADERS);
+        out.put_u8(END_HEADERS | end_stream);
+        out.put_slice(stream);
+        out.put_slice(&plain);
+        Ok(())
+    }
+}
+
+/// A string literal without Huffman coding (RFC 7541 §5.2), its length with a prefix of seven bits (§5.1).
+fn put_text(out: &mut BytesMut, text: &[u8]) {
+    if text.len() < 127 {
+        out.put_u8(text.len() as u8);
+    } else {
+        out.put_u8(127);
+        let mut rest = text.len() - 127;
+        while rest >= 128 {
+            out.put_u8((rest % 128) as u8 | 0x80);
+            rest /= 128;
+        }
+        out.put_u8(rest as u8);
+    }
+    out.put_slice(text);
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.out.is_empty() {
+                let size = this.out.len().min(buf.remaining());
+                buf.put_slice(&this.out.split_to(size));
+                return Poll::Ready(Ok(()));
+            }
+            if matches!(this.stage, Stage::Passing) {
+                return Pin::new(&mut this.inner).poll_read(cx, buf);
+            }
+            let mut piece = [0; READ_BYTES];
+            let mut read = ReadBuf::new(&mut piece);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                // The end: what was held back is all there will be.
+                this.stage = Stage::Passing;
+            }
+            this.raw.extend_from_slice(read.filled());
+            this.advance()?;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Lenient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

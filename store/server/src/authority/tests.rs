@@ -1,0 +1,77 @@
+//! Connections as clients send them, in pieces of every size.
+
+use super::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn headers_frame(stream: u8, flags: u8, block: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, u8::try_from(block.len()).expect("short"), HEADERS, flags, 0, 0, 0, stream];
+    frame.extend_from_slice(block);
+    frame
+}
+
+fn request(encoder: &mut loona_hpack::Encoder<'_>, authority: &str) -> Vec<u8> {
+    encoder.encode([(&b":method"[..], &b"POST"[..]), (b":path", b"/x"), (b":authority", authority.as_bytes())])
+}
+
+/// What comes out of a connection that is sent in pieces of this size.
+async fn through(bytes: &[u8], piece: usize) -> Vec<u8> {
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    for piece in bytes.chunks(piece) {
+        client.write_all(piece).await.expect("room");
+    }
+    drop(client);
+    let mut out = Vec::new();
+    Lenient::new(server).read_to_end(&mut out).await.expect("readable");
+    out
+}
+
+/// The authorities of all requests in a connection.
+fn authorities(bytes: &[u8]) -> Vec<String> {
+    let mut decoder = Decoder::new();
+    let mut rest = &bytes[PREFACE.len()..];
+    let mut found = Vec::new();
+    while let Some(Ok(Frame { kind, flags, payload, end })) = frame(rest) {
+        if kind == HEADERS {
+            let headers = decoder.decode(block(flags, payload).expect("a block")).expect("headers");
+            let authority = headers.into_iter().find(|(name, _)| name == b":authority").expect("an authority");
+            found.push(String::from_utf8(authority.1).expect("text"));
+        }
+        rest = &rest[end..];
+    }
+    found
+}
+
+fn connection(names: [&str; 2]) -> Vec<u8> {
+    let mut encoder = loona_hpack::Encoder::new();
+    let mut bytes = PREFACE.to_vec();
+    bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    for (index, name) in names.iter().enumerate() {
+        let block = request(&mut encoder, name);
+        let stream = u8::try_from(1 + 2 * index).expect("small");
+        bytes.extend_from_slice(&headers_frame(stream, END_HEADERS, &block));
+        bytes.extend_from_slice(&[0, 0, 3, 0, END_STREAM, 0, 0, 0, stream, 1, 2, 3]);
+    }
+    bytes
+}
+
+/// B1.
+#[tokio::test]
+async fn what_is_valid_passes_untouched() {
+    let valid = connection(["127.0.0.1:2379", "127.0.0.1:2379"]);
+    let plain = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    for piece in [1, 7, 4096] {
+        assert_eq!(through(&valid, piece).await, valid);
+        assert_eq!(through(&plain, piece).await, plain);
+        assert_eq!(through(&PREFACE[..5], piece).await, &PREFACE[..5]);
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_is_a_url_is_mended_on_every_request() {
+    let bytes = connection(["http://127.0.0.1:2379", "http://127.0.0.1:2379"]);
+    for piece in [1, 7, 4096] {
+        let out = through(&bytes, piece).await;
+        assert_eq!(authorities(&out), ["127.0.0.1:2379", "127.0.0.1:2379"]);
+        assert!(out.windows(3).filter(|w| *w == [1, 2, 3]).count() == 2, "data passes");
+    }
+}
