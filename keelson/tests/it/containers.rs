@@ -218,7 +218,9 @@ fn follow_logs(cluster: &Cluster) {
     let mut command = cluster.kubectl_command(&["-n", "web", "logs", "-f", "--tail=0", &pod]);
     let mut follower = command.stdout(Stdio::piped()).spawn().expect("kubectl");
     let mut lines = BufReader::new(follower.stdout.take().expect("piped")).lines();
-    // Its probes are logged too, so a line comes in any case; this one is ours.
+    // A probe's line shows that it follows; the next one looked for is ours.
+    let first = lines.next().expect("a line").expect("readable");
+    assert!(first.contains("response:200"), "{first}");
     assert!(curl(&format!("http://{ip}:8080/no-such-page")).contains("404"));
     let found = lines.by_ref().take(100).map_while(Result::ok).any(|line| line.contains("404"));
     follower.kill().expect("ended");

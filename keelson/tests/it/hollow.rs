@@ -1,7 +1,7 @@
 //! Nodes that run nothing, as somebody without root uses them.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::cluster::{free_port, text};
@@ -23,22 +23,26 @@ impl Unprivileged {
         mode(dir.path(), 0o755);
         std::fs::copy(env!("CARGO_BIN_EXE_keelson"), dir.path().join("keelson")).expect("a copy");
         mode(&dir.path().join("keelson"), 0o755);
-        let data = dir.path().join("data");
-        std::fs::create_dir(&data).expect("a folder");
-        std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY)).expect("given away");
+        let home = dir.path().join("home");
+        std::fs::create_dir(&home).expect("a folder");
+        std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).expect("given away");
         Self { dir }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("home/data")
     }
 
     fn keelson(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(self.dir.path().join("keelson"));
-        command.args(arguments).arg("--data-dir").arg(self.dir.path().join("data"));
+        command.args(arguments).arg("--data-dir").arg(self.data());
         command.uid(NOBODY).gid(NOBODY).env("HOME", "/nonexistent").output().expect("keelson")
     }
 
     fn kubectl(&self, arguments: &[&str]) -> String {
         let output = Command::new("kubectl")
             .args(arguments)
-            .env("KUBECONFIG", self.dir.path().join("data/kubeconfig"))
+            .env("KUBECONFIG", self.data().join("kubeconfig"))
             .env("KUBECACHEDIR", self.dir.path().join("cache"))
             .output()
             .expect("kubectl");
