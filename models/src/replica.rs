@@ -44,7 +44,7 @@ pub(crate) struct Bounds {
     #[arg(long, default_value_t = 1)]
     pub(crate) crashes: u8,
     /// Times that a member waits in vain for a leader and campaigns.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     pub(crate) timeouts: u8,
     /// Times that a member stops to keep to a silent leader without campaigning.
     #[arg(long, default_value_t = 0)]

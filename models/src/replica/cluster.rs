@@ -10,7 +10,7 @@ use super::disk::Slot;
 use super::member::{Member, Status};
 use super::memo::{Cut, Memo, Outcome};
 use super::packet::{Packet, is_spent};
-use super::properties;
+use super::properties::{self, Found};
 use super::shell::{ELECTION_TICKS, Input};
 use super::symmetry::{MEMBERS, PERMUTATIONS, mix, renumber};
 
@@ -108,11 +108,12 @@ pub(super) enum Action {
 pub(super) struct Cluster {
     pub(super) bounds: Bounds,
     pub(super) memo: Memo,
+    pub(super) found: Found,
 }
 
 impl Cluster {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { memo: Memo::new(bounds.mutant, bounds.stalls > 0, bounds.audit), bounds }
+        Self { memo: Memo::new(bounds.mutant, bounds.stalls > 0, bounds.audit), found: Found::default(), bounds }
     }
 
     fn allows(&self, used: &Used, cut: Cut) -> bool {

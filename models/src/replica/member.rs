@@ -127,7 +127,10 @@ impl Member {
 
     /// A member that panicked on an input.
     pub(super) fn broken(before: &Self, why: String) -> (Vec<u8>, Self) {
-        let write = |_: &[usize; MEMBERS], bytes: &mut Vec<u8>| bytes.push(3);
+        let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
+            bytes.push(3);
+            encode_disk(&before.disk, permutation, bytes);
+        };
         let member = Self {
             status: Status::Broken(why),
             slots: before.slots.clone(),

@@ -1,5 +1,7 @@
 //! What must hold in every state, and what must come about in some.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use raft::StateRole;
 use stateright::Property;
 
@@ -24,32 +26,41 @@ pub(super) const ALL_APPLY: &str = "every member applies every proposal";
 pub(super) const SUCCESSION: &str = "a leader follows on the one that committed";
 pub(super) const REPLACED: &str = "an entry waits to be replaced by a committed one";
 
+/// The properties; each finding is told once, with the first way to it.
 pub(super) fn all() -> Vec<Property<Cluster>> {
     vec![
-        Property::always(ONE_LEADER, |_, state: &State| !state.promises.two_leaders),
-        Property::always(LOGS_MATCH, |_, state: &State| logs_match(state)),
-        Property::always(LEADER_COMPLETE, |_, state: &State| leader_complete(state)),
-        Property::always(ONE_HISTORY, |_, state: &State| !state.promises.diverged),
-        Property::always(DURABLE, |_, state: &State| durable(state)),
-        Property::always(TERMS_ASCEND, |_, state: &State| {
-            logs(state).all(|log| log.is_sorted_by_key(|slot| slot.term))
+        Property::always(ONE_LEADER, |all, state: &State| !state.promises.two_leaders || !all.found.first(0)),
+        Property::always(LOGS_MATCH, |all, state: &State| logs_match(state) || !all.found.first(1)),
+        Property::always(LEADER_COMPLETE, |all, state: &State| leader_complete(state) || !all.found.first(2)),
+        Property::always(ONE_HISTORY, |all, state: &State| !state.promises.diverged || !all.found.first(3)),
+        Property::always(DURABLE, |all, state: &State| durable(state) || !all.found.first(4)),
+        Property::always(TERMS_ASCEND, |all, state: &State| terms_ascend(state) || !all.found.first(5)),
+        Property::always(NO_PANIC, |all, state: &State| no_panic(state) || !all.found.first(6)),
+        Property::sometimes(COMMITS, |all, state: &State| !all.found.yet(7) && commits(state) && all.found.first(7)),
+        Property::sometimes(ALL_APPLY, |all, state: &State| {
+            !all.found.yet(8) && all_apply(all, state) && all.found.first(8)
         }),
-        Property::always(NO_PANIC, |_, state: &State| {
-            !state.members.iter().any(|m| matches!(m.status, Status::Broken(_)))
+        Property::sometimes(SUCCESSION, |all, state: &State| {
+            !all.found.yet(9) && succession(state) && all.found.first(9)
         }),
-        Property::sometimes(COMMITS, |_, state: &State| {
-            state.promises.committed.iter().any(|(slot, _)| slot.value != 0)
-        }),
-        Property::sometimes(ALL_APPLY, |cluster, state: &State| all_apply(cluster, state)),
-        Property::sometimes(SUCCESSION, |_, state: &State| {
-            let committed = state.promises.committed.iter().filter(|(slot, _)| slot.value != 0);
-            leaders(state).any(|(term, _)| committed.clone().any(|(_, in_term)| term > *in_term))
-        }),
-        Property::sometimes(REPLACED, |_, state: &State| {
-            let committed = &state.promises.committed;
-            logs(state).any(|log| log.iter().zip(committed).any(|(slot, (known, _))| slot != known))
+        Property::sometimes(REPLACED, |all, state: &State| {
+            !all.found.yet(10) && replaced(state) && all.found.first(10)
         }),
     ]
+}
+
+/// What was found already. stateright would replace each finding by later ones, with longer ways to them.
+#[derive(Debug, Default)]
+pub(super) struct Found([AtomicBool; 11]);
+
+impl Found {
+    fn yet(&self, property: usize) -> bool {
+        self.0[property].load(Ordering::Relaxed)
+    }
+
+    fn first(&self, property: usize) -> bool {
+        !self.0[property].swap(true, Ordering::Relaxed)
+    }
 }
 
 /// Logs in memory and on disk.
@@ -63,6 +74,14 @@ fn leaders(state: &State) -> impl Iterator<Item = (u64, &[Slot])> {
         let image = member.image().filter(|image| image.role == StateRole::Leader)?;
         Some((image.term, member.slots.as_slice()))
     })
+}
+
+fn terms_ascend(state: &State) -> bool {
+    logs(state).all(|log| log.is_sorted_by_key(|slot| slot.term))
+}
+
+fn no_panic(state: &State) -> bool {
+    !state.members.iter().any(|member| matches!(member.status, Status::Broken(_)))
 }
 
 fn logs_match(state: &State) -> bool {
@@ -86,6 +105,20 @@ fn durable(state: &State) -> bool {
         let holds = state.members.iter().filter(|member| member.disk.synced.slots.get(at) == Some(slot));
         holds.count() >= MAJORITY
     })
+}
+
+fn commits(state: &State) -> bool {
+    state.promises.committed.iter().any(|(slot, _)| slot.value != 0)
+}
+
+fn succession(state: &State) -> bool {
+    let mut committed = state.promises.committed.iter().filter(|(slot, _)| slot.value != 0);
+    committed.any(|(_, in_term)| leaders(state).any(|(term, _)| term > *in_term))
+}
+
+fn replaced(state: &State) -> bool {
+    let committed = &state.promises.committed;
+    logs(state).any(|log| log.iter().zip(committed).any(|(slot, (known, _))| slot != known))
 }
 
 fn all_apply(cluster: &Cluster, state: &State) -> bool {
