@@ -1,0 +1,15 @@
+//! The load of `keelson bench store`, alone: for measuring an etcd where there is no Keelson.
+
+use clap::Parser;
+
+/// Puts load on a store and prints what was measured.
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: benches::store::Args,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    benches::store::run(&Cli::parse().args).await
+}
