@@ -52,7 +52,24 @@ fn a_layout_holds_one_image() {
             entries(&content).iter().for_each(|(name, _)| text += &format!("    {name}\n"));
         }
     }
-    expect![""].assert_eq(&text);
+    expect![[r#"
+        644 oci-layout
+            {"imageLayoutVersion":"1.0.0"}
+        644 index.json
+            {"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:d41136dda7a6e172bf74753e754a42cc4b851301e64e0e711cdf342fa6d28e18","size":397,"platform":{"architecture":"arm64","os":"linux"},"annotations":{"io.containerd.image.name":"example.org/some/thing:v1","org.opencontainers.image.ref.name":"v1"}}]}
+        644 blobs/sha256/d41136dda7a6e172bf74753e754a42cc4b851301e64e0e711cdf342fa6d28e18
+            {"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:35f2b2c308349a35a619023a9a3dcfd35f86f5e1e77ba24abe731ad45b471004","size":396},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:780b6c8601ffc9f9d9551d1e2a9dcd7ae88b26f1a0120f266adb51879bab363a","size":5120}]}
+        644 blobs/sha256/35f2b2c308349a35a619023a9a3dcfd35f86f5e1e77ba24abe731ad45b471004
+            {"architecture":"arm64","os":"linux","created":"1970-01-01T00:00:00Z","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/usr/bin/x"],"Cmd":null,"WorkingDir":""},"rootfs":{"type":"layers","diff_ids":["sha256:780b6c8601ffc9f9d9551d1e2a9dcd7ae88b26f1a0120f266adb51879bab363a"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"keelson"}]}
+        644 blobs/sha256/780b6c8601ffc9f9d9551d1e2a9dcd7ae88b26f1a0120f266adb51879bab363a
+            777 bin -> usr/bin
+            1777 tmp/
+            755 tmp/deep/
+            600 tmp/deep/er
+            755 usr/
+            755 usr/bin/
+            755 usr/bin/x
+    "#]].assert_eq(&text);
 }
 
 /// B1.
