@@ -73,7 +73,7 @@ pub fn write_config(layout: &Layout, cni_bin_dir: &str, sandbox_image: &str, pod
         std::fs::create_dir_all(dir)?;
     }
     std::fs::write(layout.config(), config(layout, cni_bin_dir, sandbox_image))?;
-    std::fs::write(layout.cni_config().join("10-keelson.conflist"), conflist(pod_network))
+    std::fs::write(layout.cni_config().join("10-keelson.conflist"), conflist(layout, pod_network))
 }
 
 /// A TOML basic string. Paths are the only thing quoted here.
@@ -134,7 +134,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 
 /// A bridge per node. Hairpin lets a pod reach itself through a service; what leaves
 /// for other networks is masqueraded by the agent's own rules, not by iptables.
-fn conflist(pod_network: &str) -> String {
+fn conflist(layout: &Layout, pod_network: &str) -> String {
     let list = serde_json::json!({
         "cniVersion": "0.4.0",
         "name": "keelson",
@@ -147,6 +147,7 @@ fn conflist(pod_network: &str) -> String {
             "promiscMode": false,
             "ipam": {
                 "type": "host-local",
+                "dataDir": layout.root.join("addresses"),
                 "ranges": [[{"subnet": pod_network}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
