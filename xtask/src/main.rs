@@ -121,6 +121,5 @@ fn test() -> Result<()> {
     // Beside the kubectls that are installed, the tests use Debian's.
     let old = install::debian_kubectl(&target_dir().join("kubectl-debian"))?.unwrap_or_default();
     let tests = ["test", "--release", "--locked", "--workspace"];
-    cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])?;
-    cargo("model check", &["run", "--release", "--locked", "-p", "models", "--", "check", "replica"])
+    cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])
 }
