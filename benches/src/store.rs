@@ -108,10 +108,10 @@ pub async fn run(args: &Args) -> Result<()> {
     progress.abort();
     let measured = measured?;
     measured.print(args, begun.elapsed());
-    if !args.keep {
-        clear(clients, &load).await?;
-    }
-    verdict(&measured)
+    let verdict = verdict(&measured);
+    let cleared = if args.keep { Ok(()) } else { clear(clients, &load).await };
+    // Why operations failed says more than that the keys are still there.
+    verdict.and(cleared)
 }
 
 fn verdict(measured: &Measured) -> Result<()> {
