@@ -55,29 +55,58 @@ fn layouts_are_taken_plain_and_gzipped() {
 #[test]
 fn docker_archives_get_full_names() {
     let tags = ["busybox:1", "me/app:2", "example.org/x:3", "localhost/y:4", "localhost:5000/z:5"];
-    check_told(&docker(&json!([{"Config": "c.json", "Layers": ["l/layer.tar"], "RepoTags": tags}])), expect![[r#"
+    check_told(
+        &docker(&json!([{"Config": "c.json", "Layers": ["l/layer.tar"], "RepoTags": tags}])),
+        expect![[r#"
         docker.io/library/busybox:1
         docker.io/me/app:2
         example.org/x:3
         localhost/y:4
-        localhost:5000/z:5"#]]);
-    check_told(&docker(&json!([{"Config": "c.json", "Layers": ["l/layer.tar"], "RepoTags": null}])), expect!["no image in it has a name: `docker save` must be given NAME:TAG, not an image id"]);
-    check_told(&docker(&json!([{"Config": "d.json", "Layers": []}])), expect!["d.json is missing, which manifest.json names"]);
-    check_told(&docker(&json!([{"Config": "c.json", "Layers": ["m/layer.tar"]}])), expect!["m/layer.tar is missing, which manifest.json names"]);
+        localhost:5000/z:5"#]],
+    );
+    check_told(
+        &docker(&json!([{"Config": "c.json", "Layers": ["l/layer.tar"], "RepoTags": null}])),
+        expect!["no image in it has a name: `docker save` must be given NAME:TAG, not an image id"],
+    );
+    check_told(
+        &docker(&json!([{"Config": "d.json", "Layers": []}])),
+        expect!["d.json is missing, which manifest.json names"],
+    );
+    check_told(
+        &docker(&json!([{"Config": "c.json", "Layers": ["m/layer.tar"]}])),
+        expect!["m/layer.tar is missing, which manifest.json names"],
+    );
     check_told(&docker(&json!({})), expect!["manifest.json: it is not a list"]);
 }
 
 #[test]
 fn what_is_no_archive_is_told() {
-    check_told(b"", expect!["it has neither index.json nor manifest.json: `docker save NAME:TAG -o FILE` makes an image archive"]);
+    check_told(
+        b"",
+        expect!["it has neither index.json nor manifest.json: `docker save NAME:TAG -o FILE` makes an image archive"],
+    );
     check_told(b"hello", expect!["it is not a tar archive, or it is cut off: failed to read entire block"]);
-    check_told(&[b'x'; 2000], expect!["it is not a tar archive, or it is cut off: numeric field was not a number: xxxxxxxx when getting cksum for xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"]);
+    check_told(
+        &[b'x'; 2000],
+        expect![
+            "it is not a tar archive, or it is cut off: numeric field was not a number: xxxxxxxx when getting cksum for xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+        ],
+    );
     check_told(&[0x1f, 0x8b, 0, 0], expect!["it is not a tar archive, or it is cut off: unexpected end of file"]);
-    check_told(&archive(&[("etc/passwd", b"root")]), expect!["it has neither index.json nor manifest.json: `docker save NAME:TAG -o FILE` makes an image archive"]);
+    check_told(
+        &archive(&[("etc/passwd", b"root")]),
+        expect!["it has neither index.json nor manifest.json: `docker save NAME:TAG -o FILE` makes an image archive"],
+    );
     check_told(&archive(&[("index.json", b"hello")]), expect!["index.json: it is not JSON, or larger than 4 MiB"]);
-    check_told(&archive(&[("index.json", b"{")]), expect!["index.json: EOF while parsing an object at line 1 column 1"]);
+    check_told(
+        &archive(&[("index.json", b"{")]),
+        expect!["index.json: EOF while parsing an object at line 1 column 1"],
+    );
     check_told(&archive(&[("index.json", b"{}")]), expect!["index.json: it has no list of manifests"]);
-    check_told(&archive(&[("index.json", br#"{"manifests": [{}]}"#)]), expect!["index.json: a descriptor has no digest"]);
+    check_told(
+        &archive(&[("index.json", br#"{"manifests": [{}]}"#)]),
+        expect!["index.json: a descriptor has no digest"],
+    );
 }
 
 /// Cut anywhere, an archive is refused, but between its last file and its end mark.
@@ -123,5 +152,10 @@ fn one_machine_of_an_index_is_enough() {
         archive(&files)
     };
     check_told(&pack(&both), expect!["example.org/a:1"]);
-    check_told(&pack(&lone), expect!["blobs/sha256/0000000000000000000000000000000000000000000000000000000000000000 is missing, which blobs/sha256/ca6906505b58f057eeb9b35ade1006aa29989ac07575515ecdd9545a7179ba0f names"]);
+    check_told(
+        &pack(&lone),
+        expect![
+            "blobs/sha256/0000000000000000000000000000000000000000000000000000000000000000 is missing, which blobs/sha256/ca6906505b58f057eeb9b35ade1006aa29989ac07575515ecdd9545a7179ba0f names"
+        ],
+    );
 }

@@ -45,7 +45,7 @@ fn a_shell_runs_in_it() {
             Content::Folder => std::fs::create_dir_all(path).expect("a folder"),
         }
     }
-    let script = "hostname >/dev/null && ls / | tr '\\n' ' ' && id -un";
+    let script = "ls / | tr '\\n' ' ' && id -un";
     let output = Command::new(busybox()).arg("chroot").arg(folder.path()).args(["/bin/sh", "-c", script]).output();
     let output = output.expect("chroot, which needs root");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "bin etc root tmp root\n", "{output:?}");

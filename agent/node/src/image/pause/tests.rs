@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -37,23 +37,40 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn status(process: u32, field: &str) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    text.lines().find_map(|line| Some(line.strip_prefix(field)?.trim_start_matches(':').trim().to_owned()))
+/// A program that ends with its test, however that ends, and holds none of the test's pipes.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(quiet.spawn().expect("the program starts; unshare is of util-linux and needs root"))
+    }
+
+    fn ended(&mut self) -> Option<i32> {
+        eventually("the end", || self.0.try_wait().expect("a child")).code()
+    }
 }
 
-/// Until it has blocked its signals it is as mortal as any.
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Until it waits for its signals it is as mortal as any. The mask doesn't tell: it is lifted while waiting.
 fn wait_until_ready(process: u32) {
-    eventually("blocking signals", || status(process, "SigBlk").filter(|mask| mask == "0000000000014002"));
-    eventually("sleeping", || status(process, "State").filter(|state| state.starts_with('S')));
+    let wait = match here() {
+        Architecture::Amd64 => "128 ",
+        Architecture::Arm64 => "137 ",
+    };
+    let file = format!("/proc/{process}/syscall");
+    eventually("rt_sigtimedwait", || std::fs::read_to_string(&file).ok().filter(|call| call.starts_with(wait)));
 }
 
 fn send(process: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(process).expect("a process")), signal).expect("a signal");
-}
-
-fn ended(mut child: Child) -> Option<i32> {
-    eventually("the end", || child.try_wait().expect("a child")).code()
 }
 
 #[test]
@@ -61,17 +78,18 @@ fn it_waits_and_ends_when_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = installed(folder.path());
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut child = Command::new(&file).spawn().expect("the program starts");
-        wait_until_ready(child.id());
-        send(child.id(), Signal::SIGCHLD);
+        let mut running = Running::start(&mut Command::new(&file));
+        let process = running.0.id();
+        wait_until_ready(process);
+        send(process, Signal::SIGCHLD);
         std::thread::sleep(Duration::from_millis(50));
-        assert!(child.try_wait().expect("a child").is_none(), "it waits on");
-        let used: Vec<String> = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
+        assert!(running.0.try_wait().expect("a child").is_none(), "it waits on");
+        let used: Vec<String> = std::fs::read_to_string(format!("/proc/{process}/stat"))
             .map(|stat| stat.split(' ').skip(13).take(2).map(str::to_owned).collect())
             .expect("its times");
         assert_eq!(used, ["0", "0"], "it doesn't burn the processor");
-        send(child.id(), signal);
-        assert_eq!(ended(child), Some(0), "{signal}");
+        send(process, signal);
+        assert_eq!(running.ended(), Some(0), "{signal}");
     }
 }
 
@@ -80,9 +98,8 @@ fn it_waits_and_ends_when_told() {
 fn as_process_one_it_ends_and_buries_orphans() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = installed(folder.path());
-    let child = Command::new("unshare").args(["--pid", "--fork", "--kill-child"]).arg(&file).spawn();
-    let child = child.expect("unshare of util-linux, and root");
-    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let mut running = Running::start(Command::new("unshare").args(["--pid", "--fork", "--kill-child"]).arg(&file));
+    let children = format!("/proc/{0}/task/{0}/children", running.0.id());
     let first: u32 = eventually("a child", || std::fs::read_to_string(&children).ok()?.trim().parse().ok());
     wait_until_ready(first);
     // Three orphans that die at about the same time.
@@ -94,7 +111,7 @@ fn as_process_one_it_ends_and_buries_orphans() {
     eventually("the orphans", || Some(()).filter(|()| std::fs::read_to_string(&theirs).is_ok_and(|c| !c.is_empty())));
     eventually("burials", || Some(()).filter(|()| std::fs::read_to_string(&theirs).is_ok_and(|c| c.is_empty())));
     send(first, Signal::SIGTERM);
-    assert_eq!(ended(child), Some(0));
+    assert_eq!(running.ended(), Some(0));
 }
 
 /// What was assembled, compared and run on both machines once; a changed byte is a changed program.
