@@ -7,7 +7,7 @@
 //!          and checks each state it comes to.
 //!
 //! What is the model's: the disk (`disk`), the threads around the driver (`shell`), the
-//! network (`cluster`: FIFO on a link; what is sent to a member that is down is lost).
+//! network (`cluster`: FIFO on a link; what arrives at a member that is down is lost).
 //! What is production code: everything that decides.
 //! Source: Raft (Ongaro, Ousterhout 2014) figure 3 for the first four properties.
 
@@ -55,6 +55,9 @@ pub(crate) struct Bounds {
     /// Inputs taken while the disk doesn't keep up.
     #[arg(long, default_value_t = 0)]
     pub(crate) stalls: u8,
+    /// Messages that the network loses, besides those to members that are down.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) drops: u8,
     /// Messages on their way; states with more are not followed.
     #[arg(long, default_value_t = 6)]
     pub(crate) in_flight: usize,

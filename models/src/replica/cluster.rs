@@ -36,6 +36,7 @@ pub(super) struct Used {
     pub(super) waits: u8,
     pub(super) beats: u8,
     pub(super) stalls: u8,
+    pub(super) drops: u8,
 }
 
 /// A state of the cluster.
@@ -79,9 +80,9 @@ impl State {
         for (slot, term) in &self.promises.committed {
             digest = mix(digest, slot.term << 32 | u64::from(slot.value) << 16 | term);
         }
-        let Used { proposals, crashes, timeouts, waits, beats, stalls } = self.used;
-        let (two, diverged) = (u8::from(self.promises.two_leaders), u8::from(self.promises.diverged));
-        mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, two, diverged]))
+        let Used { proposals, crashes, timeouts, waits, beats, stalls, drops } = self.used;
+        let broken = u8::from(self.promises.two_leaders) << 1 | u8::from(self.promises.diverged);
+        mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, drops, broken]))
     }
 
     /// Puts a message behind those that are on its link.
@@ -100,7 +101,7 @@ pub(super) enum Action {
     Start { at: usize, outcome: &'static Outcome },
     /// The power of a resting member is cut.
     Cut { at: usize, member: &'static Member },
-    /// A message arrives where nobody listens.
+    /// A message arrives where nobody listens, or the network loses it.
     Lose { from_wire: usize },
 }
 
@@ -201,7 +202,12 @@ impl Model for Cluster {
             }
             let at = packet.link().1 as usize - 1;
             match state.members[at].status {
-                Status::Up(_) => self.take(state, at, Input::Receive(packet), Some(from_wire), actions),
+                Status::Up(_) => {
+                    self.take(state, at, Input::Receive(packet), Some(from_wire), actions);
+                    if state.used.drops < self.bounds.drops {
+                        actions.push(Action::Lose { from_wire });
+                    }
+                }
                 Status::Down => actions.push(Action::Lose { from_wire }),
                 Status::Broken(_) => {}
             }
@@ -211,7 +217,11 @@ impl Model for Cluster {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Lose { from_wire } => drop(state.wire.remove(from_wire)),
+            Action::Lose { from_wire } => {
+                let packet = state.wire.remove(from_wire);
+                let heard = state.members[packet.link().1 as usize - 1].image().is_some();
+                state.used.drops += u8::from(heard);
+            }
             Action::Cut { at, member } => {
                 state.members[at] = member;
                 state.used.crashes += 1;

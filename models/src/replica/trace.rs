@@ -29,7 +29,7 @@ fn step(cluster: &Cluster, number: usize, state: &State, action: &Action, lines:
     match *action {
         Action::Lose { from_wire } => {
             let message = &state.wire[from_wire].message;
-            lines.push(format!("{number:4}.  {} is lost: member {} is down", routed(message), message.to));
+            lines.push(format!("{number:4}.  {} is lost", routed(message)));
         }
         Action::Cut { at, member } => {
             lines.push(format!("{number:4}.  member {}: the power is cut; {}", at + 1, left(member)));
