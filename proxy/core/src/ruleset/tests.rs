@@ -275,7 +275,8 @@ fn neighbours_are_masqueraded_if_asked_for() {
         add rule endpoint/default/web/tcp/80/10.244.0.3/8080 meta l4proto tcp dnat to 10.244.0.3:8080
         add element cluster-ips { 10.96.0.1 }
         add element services { 10.96.0.1 . tcp . 80 : goto cluster/default/web/tcp/80 }
-    "#]].assert_eq(&script(&node(true), &services, &[slice("2:here 3:there")]));
+    "#]]
+    .assert_eq(&script(&node(true), &services, &[slice("2:here 3:there")]));
 }
 
 /// An endpoint that two slices have counts once; it is ready if either says so.

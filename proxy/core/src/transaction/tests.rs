@@ -268,7 +268,8 @@ fn an_endpoint_comes_and_another_goes() {
         add rule ip keelson endpoint/n/s1/tcp/80/10.244.0.4/8080 meta l4proto tcp dnat to 10.244.0.4:8080
         flush chain ip keelson endpoint/n/s1/tcp/80/10.244.0.2/8080
         delete chain ip keelson endpoint/n/s1/tcp/80/10.244.0.2/8080
-    "#]].assert_eq(&between(&one(None, &[2, 3]), &one(None, &[3, 4])).to_string());
+    "#]]
+    .assert_eq(&between(&one(None, &[2, 3]), &one(None, &[3, 4])).to_string());
 }
 
 /// Who is remembered for an endpoint stays so when another endpoint goes.
