@@ -1,11 +1,11 @@
 //! JSON to protobuf and back, by the schema table: what a list or a watch in protobuf costs.
 //!
-//! The pod is the golden one of Kubernetes 1.36: every field filled, 30 times the fields of an
-//! ordinary pod. It serves as its own smoke size.
+//! The pod is the golden one of Kubernetes 1.36: every field filled, 1,586 values in 59 KB of
+//! indented JSON (31 KB without spaces, 13 KB in protobuf), six times an ordinary pod. It is its own smoke size.
 //!
-//! Limit: `serde_json` reads ≈ 300 MB/s into a tree, which is allocation: a node of the tree for each
-//! field, ≈ 50 ns. Transcoding builds the same tree and can't be faster than parsing; the other
-//! way writes each field once, ≈ 20 ns.
+//! Limit: a tree of `serde_json` values takes an allocation for each key, one for most values, and a
+//! hashed place in a map that keeps order: ≈ 200–400 ns a value, so 0.3–0.6 ms for this one. JSON to
+//! protobuf parses first and can't be faster than that; the way back builds the same tree, from less to read.
 
 use std::hint::black_box;
 use std::io::Read as _;
