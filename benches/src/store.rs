@@ -6,6 +6,8 @@
 
 mod load;
 mod report;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::path::PathBuf;

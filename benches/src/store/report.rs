@@ -63,6 +63,12 @@ impl Measured {
         self.errors.values().sum()
     }
 
+    /// Different errors.
+    #[cfg(test)]
+    pub(super) fn kinds(&self) -> usize {
+        self.errors.len()
+    }
+
     pub(super) fn print(&self, args: &Args, took: Duration) {
         let seconds = took.as_secs_f64();
         let what = match args.workload {
