@@ -204,9 +204,16 @@ fn change_things(cluster: &Cluster) {
     let ready = ["get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"];
     cluster.web_until(&ready, |n| n == "3");
     let pod = cluster.web_pods().first().expect("a pod").clone();
-    cluster.kubectl(&["-n", "web", "exec", &pod, "--", "sh", "-c", "kill -9 -1"]);
     let restarts = ["get", "pod", &pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount}"];
-    cluster.web_until(&restarts, |n| n == "1");
+    // The kill may end the exec before it has reached everything: a few attempts, far apart.
+    for _ in 0..5 {
+        cluster.kubectl(&["-n", "web", "exec", &pod, "--", "sh", "-c", "kill -9 -1"]);
+        std::thread::sleep(Duration::from_secs(4));
+        if cluster.web(&restarts) != "0" {
+            break;
+        }
+    }
+    cluster.web_until(&restarts, |n| n != "0");
     assert!(cluster.web(&["logs", &pod, "--previous"]).contains("serving on port 8080"));
     cluster.web_until(&ready, |n| n == "3");
 }
