@@ -154,14 +154,38 @@ impl Cluster {
     }
 }
 
-/// Every kubectl on this machine: the one on PATH, those beside the Google SDK's, and those named in `KEELSON_KUBECTLS`.
-pub(crate) fn kubectls() -> Vec<PathBuf> {
+/// A kubectl of this machine.
+pub(crate) struct Kubectl {
+    pub(crate) program: PathBuf,
+    /// 30 of version 1.30.
+    pub(crate) minor: u32,
+}
+
+impl Kubectl {
+    fn of(program: PathBuf) -> Self {
+        let shown = Command::new(&program).args(["version", "--client", "-o", "json"]).output().expect("kubectl");
+        let version: Value = serde_json::from_slice(&shown.stdout).expect("a version");
+        let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
+        let minor = minor.split(|c: char| !c.is_ascii_digit()).next().and_then(|m| m.parse().ok());
+        Self { minor: minor.unwrap_or_else(|| panic!("{}: version {version}", program.display())), program }
+    }
+
+    /// Whether its `exec` speaks WebSocket.
+    pub(crate) fn can_exec(&self) -> bool {
+        self.minor >= 30
+    }
+}
+
+/// Every kubectl on this machine, the newest last: the one on PATH, those beside the Google SDK's, and those named in
+/// `KEELSON_KUBECTLS`.
+pub(crate) fn kubectls() -> Vec<Kubectl> {
     let named = std::env::var("KEELSON_KUBECTLS").unwrap_or_default();
     let minors = (27..=33).map(|minor| PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.1.{minor}")));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
     let all = on_path.into_iter().chain(minors).chain(std::env::split_paths(&named));
-    let found: Vec<PathBuf> = all.filter(|file| file.is_file()).collect();
+    let mut found: Vec<Kubectl> = all.filter(|file| file.is_file()).map(Kubectl::of).collect();
     assert!(!found.is_empty(), "no kubectl on PATH");
+    found.sort_by_key(|kubectl| kubectl.minor);
     found
 }
