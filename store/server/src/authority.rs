@@ -9,6 +9,8 @@
 //! Invariants
 //!   B1  A connection whose first authority is valid is never changed.
 //!   B2  At most one frame and one block of headers are held back.
+//!   B3  What comes before the first request passes at once: Go's clients ask nothing before
+//!       their settings are answered.
 //! Source: RFC 9113 §4.1, §6.2, §8.3.1; RFC 7541 §6.2.2 (literals without indexing).
 
 use std::io;
@@ -33,6 +35,8 @@ const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
 enum Stage {
+    /// Not even the preface has come.
+    Opening,
     /// The first request's headers haven't come yet.
     Deciding,
     /// Nothing is looked at any more.
@@ -52,26 +56,49 @@ pub(crate) struct Lenient<S> {
 
 impl<S> Lenient<S> {
     pub(crate) fn new(inner: S) -> Self {
-        Self { inner, stage: Stage::Deciding, raw: BytesMut::new(), out: BytesMut::new() }
+        Self { inner, stage: Stage::Opening, raw: BytesMut::new(), out: BytesMut::new() }
     }
 
     fn advance(&mut self) -> io::Result<()> {
+        if matches!(self.stage, Stage::Opening) {
+            self.open();
+        }
         if matches!(self.stage, Stage::Deciding) {
-            match decide(&self.raw) {
-                None => return Ok(()),
-                Some(false) => self.stage = Stage::Passing,
-                Some(true) => {
-                    self.stage = Stage::Rewriting(Box::default());
-                    self.out.extend_from_slice(&self.raw.split_to(PREFACE.len()));
-                }
-            }
+            self.decide();
         }
         match &mut self.stage {
+            Stage::Opening | Stage::Deciding => Ok(()),
             Stage::Rewriting(rewriter) => rewriter.advance(&mut self.raw, &mut self.out),
-            _ => {
+            Stage::Passing => {
                 self.out.unsplit(self.raw.split());
                 Ok(())
             }
+        }
+    }
+
+    fn open(&mut self) {
+        let known = self.raw.len().min(PREFACE.len());
+        if self.raw[..known] != PREFACE[..known] {
+            self.stage = Stage::Passing;
+        } else if known == PREFACE.len() {
+            self.out.extend_from_slice(&self.raw.split_to(known));
+            self.stage = Stage::Deciding;
+        }
+    }
+
+    fn decide(&mut self) {
+        while let Some(next) = frame(&self.raw) {
+            match next {
+                Err(TooLong) => self.stage = Stage::Passing,
+                Ok(frame) if frame.kind == HEADERS => {
+                    self.stage = if is_mended(&frame) { Stage::Rewriting(Box::default()) } else { Stage::Passing };
+                }
+                Ok(Frame { end, .. }) => {
+                    self.out.extend_from_slice(&self.raw.split_to(end));
+                    continue;
+                }
+            }
+            return;
         }
     }
 }
@@ -99,27 +126,12 @@ fn frame(bytes: &[u8]) -> Option<Result<Frame<'_>, TooLong>> {
 
 struct TooLong;
 
-/// Whether headers must be rewritten; `None` until it is known.
-fn decide(raw: &[u8]) -> Option<bool> {
-    let known = raw.len().min(PREFACE.len());
-    if raw[..known] != PREFACE[..known] {
-        return Some(false);
-    }
-    let mut rest = raw.get(PREFACE.len()..)?;
-    loop {
-        match frame(rest)? {
-            Err(TooLong) => return Some(false),
-            Ok(Frame { kind: HEADERS, flags, payload, .. }) => {
-                // A first request that doesn't fit one frame isn't from the clients that are meant.
-                let block = block(flags, payload).filter(|_| flags & END_HEADERS != 0);
-                let headers = block.and_then(|block| Decoder::new().decode(block).ok()).unwrap_or_default();
-                return Some(
-                    headers.iter().any(|(name, value)| name == b":authority" && bare(value) != value.as_slice()),
-                );
-            }
-            Ok(Frame { end, .. }) => rest = &rest[end..],
-        }
-    }
+/// Whether a connection whose first request has these headers must be rewritten.
+fn is_mended(first: &Frame<'_>) -> bool {
+    // A first request that doesn't fit one frame isn't from the clients that are meant.
+    let block = block(first.flags, first.payload).filter(|_| first.flags & END_HEADERS != 0);
+    let headers = block.and_then(|block| Decoder::new().decode(block).ok()).unwrap_or_default();
+    headers.iter().any(|(name, value)| name == b":authority" && bare(value) != value.as_slice())
 }
 
 /// An authority without the scheme before it and the slash behind it.

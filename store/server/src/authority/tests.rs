@@ -66,6 +66,18 @@ async fn what_is_valid_passes_untouched() {
     }
 }
 
+/// B3: the settings are answered before anything is asked.
+#[tokio::test]
+async fn settings_pass_before_the_first_request() {
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    let opening = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    client.write_all(&opening).await.expect("room");
+    let mut out = vec![0; opening.len()];
+    let read = async { Lenient::new(server).read_exact(&mut out).await.map(|_| ()) };
+    tokio::time::timeout(std::time::Duration::from_secs(10), read).await.expect("not held back").expect("readable");
+    assert_eq!(out, opening);
+}
+
 #[tokio::test]
 async fn an_authority_that_is_a_url_is_mended_on_every_request() {
     let bytes = connection(["http://127.0.0.1:2379", "http://127.0.0.1:2379"]);

@@ -26,8 +26,8 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
-/// Certificates for mutual TLS between members.
-fn peer_tls(dir: &TempDir) -> Tls {
+/// A certificate for mutual TLS, of members and of clients.
+fn mutual_tls(dir: &TempDir) -> Tls {
     let key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -55,16 +55,18 @@ fn peer_tls(dir: &TempDir) -> Tls {
 impl Cluster {
     pub(crate) fn new(size: usize) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let tls = peer_tls(&dir);
+        let tls = mutual_tls(&dir);
         let peers: BTreeMap<String, String> =
             (0..size).map(|i| (format!("m{i}"), format!("https://127.0.0.1:{}", free_port()))).collect();
         let member = |(name, peer): (&String, &String)| {
             let client = format!("http://127.0.0.1:{}", free_port());
+            let secure = format!("https://127.0.0.1:{}", free_port());
             let config = Config {
                 name: name.clone(),
                 data_dir: dir.path().join(name),
-                listen_client_urls: vec![client.clone()],
+                listen_client_urls: vec![client.clone(), secure],
                 advertise_client_urls: vec![client],
+                client_tls: tls.clone(),
                 listen_peer_urls: vec![peer.clone()],
                 initial_cluster: peers.clone(),
                 peer_tls: tls.clone(),
@@ -98,6 +100,11 @@ impl Cluster {
 
     pub(crate) fn url(&self, at: usize) -> String {
         self.members[at].config.listen_client_urls[0].clone()
+    }
+
+    /// Where the member asks clients for certificates.
+    pub(crate) fn secure_url(&self, at: usize) -> String {
+        self.members[at].config.listen_client_urls[1].clone()
     }
 
     pub(crate) async fn client(&self, at: usize) -> etcd_client::Client {

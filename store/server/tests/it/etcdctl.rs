@@ -1,15 +1,34 @@
 //! Debian's etcdctl 3.4 on each member.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::cluster::Cluster;
 
-fn etcdctl(url: &str, arguments: &[&str], input: &str) -> String {
+/// A member, and the folder with the certificate that it is shown.
+struct Member<'a> {
+    url: &'a str,
+    certificates: &'a Path,
+}
+
+impl Member<'_> {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", self.url]);
+        if self.url.starts_with("https") {
+            for (flag, file) in [("--cacert", "ca.crt"), ("--cert", "peer.crt"), ("--key", "peer.key")] {
+                command.arg(flag).arg(self.certificates.join(file));
+            }
+        }
+        command.args(arguments);
+        command
+    }
+}
+
+fn etcdctl(member: &Member<'_>, arguments: &[&str], input: &str) -> String {
     use std::io::Write as _;
-    let mut child = Command::new("etcdctl")
-        .env("ETCDCTL_API", "3")
-        .args(["--endpoints", url])
-        .args(arguments)
+    let mut child = member
+        .command(arguments)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
@@ -23,14 +42,10 @@ fn etcdctl(url: &str, arguments: &[&str], input: &str) -> String {
 }
 
 /// The first lines of a watch from the beginning; the watch itself would never end.
-fn first_watched(url: &str, key: &str) -> Vec<String> {
+fn first_watched(member: &Member<'_>, key: &str) -> Vec<String> {
     use std::io::BufRead as _;
-    let mut child = Command::new("etcdctl")
-        .env("ETCDCTL_API", "3")
-        .args(["--endpoints", url, "watch", key, "--rev=1"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("etcdctl");
+    let mut child =
+        member.command(&["watch", key, "--rev=1"]).stdout(std::process::Stdio::piped()).spawn().expect("etcdctl");
     let lines = std::io::BufReader::new(child.stdout.take().expect("stdout")).lines();
     let first = lines.map_while(Result::ok).take(3).collect();
     child.kill().expect("killed");
@@ -38,16 +53,16 @@ fn first_watched(url: &str, key: &str) -> Vec<String> {
     first
 }
 
-fn walk_through(url: &str, prefix: &str) {
+fn walk_through(member: &Member<'_>, prefix: &str) {
     let key = format!("{prefix}a");
-    let ctl = |arguments: &[&str]| etcdctl(url, arguments, "");
+    let ctl = |arguments: &[&str]| etcdctl(member, arguments, "");
     assert_eq!(ctl(&["put", &key, "1"]).trim(), "OK");
     assert_eq!(ctl(&["put", "--prev-kv", &key, "2"]).lines().nth(2), Some("1"));
     assert_eq!(ctl(&["get", &key]).trim(), format!("{key}\n2"));
     assert_eq!(ctl(&["get", "--prefix", prefix, "--keys-only"]).trim(), key);
-    let txn = etcdctl(url, &["txn"], &format!("value(\"{key}\") = \"2\"\n\nput {key} 3\n\nget {key}\n\n"));
+    let txn = etcdctl(member, &["txn"], &format!("value(\"{key}\") = \"2\"\n\nput {key} 3\n\nget {key}\n\n"));
     assert!(txn.contains("SUCCESS"), "{txn}");
-    let watched = first_watched(url, &key);
+    let watched = first_watched(member, &key);
     assert_eq!(watched, ["PUT", &key, "1"]);
     let granted = ctl(&["lease", "grant", "100"]);
     let id = granted.split_whitespace().nth(1).expect("a lease").to_owned();
@@ -61,7 +76,7 @@ fn walk_through(url: &str, prefix: &str) {
     assert!(ctl(&["endpoint", "health"]).contains("is healthy"));
     // This call sends the whole URL as authority.
     let status = ctl(&["endpoint", "status"]);
-    assert!(status.starts_with(&format!("{url}, ")) && status.contains("3.6.0"), "{status}");
+    assert!(status.starts_with(&format!("{}, ", member.url)) && status.contains("3.6.0"), "{status}");
     assert!(ctl(&["defrag"]).contains("Finished defragmenting"));
     assert_eq!(ctl(&["member", "list"]).lines().count(), 3);
 }
@@ -70,8 +85,14 @@ fn walk_through(url: &str, prefix: &str) {
 async fn etcdctl_works_on_each_member() {
     let cluster = Cluster::started(3).await;
     for at in 0..3 {
-        let url = cluster.url(at);
-        tokio::task::spawn_blocking(move || walk_through(&url, &format!("m{at}-"))).await.expect("no panic");
+        for url in [cluster.url(at), cluster.secure_url(at)] {
+            let certificates = cluster.dir.path().to_path_buf();
+            let walk = move || {
+                let prefix = format!("m{at}-{}-", url.starts_with("https"));
+                walk_through(&Member { url: &url, certificates: &certificates }, &prefix);
+            };
+            tokio::task::spawn_blocking(walk).await.expect("no panic");
+        }
     }
     let url = cluster.url(0);
     let health = tokio::task::spawn_blocking(move || {
@@ -85,5 +106,4 @@ async fn etcdctl_works_on_each_member() {
     assert_eq!(ready, "ok\n");
     assert!(version.contains("3.6.0"));
     assert!(metrics.contains("etcd_server_has_leader 1"), "{metrics}");
-    assert!(cluster.dir.path().exists());
 }
