@@ -163,6 +163,15 @@ impl Status {
         Self::new(504, "Timeout", message).retry_after(retry_seconds)
     }
 
+    /// 504: a revision that the store hasn't reached, so perhaps another store's.
+    #[must_use]
+    pub fn too_large_version(asked: i64, current: i64) -> Self {
+        let mut status = Self::timeout(format!("Too large resource version: {asked}, current: {current}"), 1);
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        status.0.details.insert("causes".to_owned(), json!([cause]));
+        status
+    }
+
     /// 405 for a verb that a resource doesn't have.
     #[must_use]
     pub fn method_not_allowed(group: &str, resource: &str, verb: &str) -> Self {

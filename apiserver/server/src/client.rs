@@ -34,7 +34,7 @@ pub enum StartError {
     #[error("token file: {0}")]
     Tokens(String),
     /// The address can't be served on.
-    #[error("listening on {address}: {source}")]
+    #[error("listening on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,

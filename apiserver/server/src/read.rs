@@ -171,6 +171,11 @@ pub(crate) async fn collect(app: &App, target: &Target, options: &ListOptions) -
         })?;
         revision = page.revision;
         listed.revision = revision;
+        if let (None, Some(least)) = (&token, options.resource_version)
+            && least > revision
+        {
+            return Err(Status::too_large_version(least, revision));
+        }
         let (more, count, read) = (page.more, page.count, page.items.len());
         let looked = take(target.resource, options, page, &mut listed)?;
         let Some(last) = looked.last else { break };

@@ -13,7 +13,7 @@ use crate::config::{Config, KubeletClient};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file can't be read.
-    #[error("reading {path}: {source}")]
+    #[error("reading {path}")]
     Read {
         /// The file.
         path: String,

@@ -16,6 +16,9 @@ use crate::meta::{self, items, string_map, text};
 /// Largest size of all annotations together.
 const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
 
+/// Largest size of all values of a ConfigMap or Secret together. Source: `pkg/apis/core/types.go` MaxSecretSize.
+const CONTENT_BYTES_MAX: usize = 1024 * 1024;
+
 /// What is wrong with an object, in order of discovery.
 struct Causes(Vec<Cause>);
 
@@ -70,8 +73,8 @@ pub(super) fn validate(resource: &Resource, object: &Value) -> Result<(), Status
     match (resource.group, resource.name) {
         ("", "pods") => pod_spec(object, "/spec", &mut causes),
         ("", "services") => service(object, &mut causes),
-        ("", "configmaps") => keys(object, &["data", "binaryData"], &mut causes),
-        ("", "secrets") => keys(object, &["data"], &mut causes),
+        ("", "configmaps") => content(object, &["data", "binaryData"], "[]", &mut causes),
+        ("", "secrets") => content(object, &["data"], "data", &mut causes),
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => workload(object, &mut causes),
         ("", "replicationcontrollers") => {
             causes.not_negative(object, "/spec/replicas");
@@ -133,13 +136,32 @@ fn label_map(object: &Value, pointer: &str, field: &str, causes: &mut Causes) {
     }
 }
 
-fn keys(object: &Value, fields: &[&str], causes: &mut Causes) {
+/// Keys and size of a ConfigMap or Secret; `whole` is the field that is blamed for the size.
+fn content(object: &Value, fields: &[&str], whole: &str, causes: &mut Causes) {
+    let mut size = 0;
+    let mut seen = Vec::new();
     for field in fields {
         let map = object.get(*field).and_then(Value::as_object);
-        for key in map.into_iter().flat_map(serde_json::Map::keys) {
-            causes.invalid_text(&format!("{field}[{key}]"), key, names::config_map_key(key));
+        for (key, value) in map.into_iter().flatten() {
+            let path = format!("{field}[{key}]");
+            causes.invalid_text(&path, key, names::config_map_key(key));
+            if seen.contains(&key) {
+                causes.invalid(&path, &key.as_str().into(), "duplicate of key present in data");
+            }
+            let text = value.as_str().unwrap_or_default();
+            size += if *field == "data" && whole != *field { text.len() } else { decoded_len(text) };
         }
+        seen.extend(map.into_iter().flat_map(serde_json::Map::keys));
     }
+    if size > CONTENT_BYTES_MAX {
+        let message = format!("Too long: may not be more than {CONTENT_BYTES_MAX} bytes");
+        causes.0.push(Cause::new("FieldValueTooLong", whole, message));
+    }
+}
+
+/// Bytes that base64 text stands for.
+fn decoded_len(text: &str) -> usize {
+    text.trim_end_matches('=').len() * 3 / 4
 }
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];

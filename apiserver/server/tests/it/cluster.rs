@@ -16,6 +16,8 @@ pub(crate) struct Cluster {
     pub(crate) dir: TempDir,
     pub(crate) runtime: Runtime,
     pub(crate) address: SocketAddr,
+    /// Where etcd listens.
+    pub(crate) store: String,
     shutdown: CancellationToken,
     apiserver: Option<Apiserver>,
     etcd: Child,
@@ -94,7 +96,7 @@ impl Cluster {
             client_ca: path("ca.crt"),
             token_file: Some(path("tokens")),
             kubelet: None,
-            store: StoreConfig { endpoints: vec![url], tls: None },
+            store: StoreConfig { endpoints: vec![url.clone()], tls: None },
             service_network: Ipv4Addr::new(10, 96, 0, 0),
             service_prefix: 16,
             node_ports: (30000, 32767),
@@ -104,7 +106,7 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let apiserver = runtime.block_on(start(config, shutdown.clone())).expect("an apiserver");
         let address = apiserver.address();
-        let cluster = Self { dir, runtime, address, shutdown, apiserver: Some(apiserver), etcd };
+        let cluster = Self { dir, runtime, address, store: url, shutdown, apiserver: Some(apiserver), etcd };
         cluster.write_kubeconfig();
         cluster
     }

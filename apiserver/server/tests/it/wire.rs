@@ -53,6 +53,14 @@ fn bad_input_is_answered_as_kubernetes_answers_it() {
         "cannot be handled as a ConfigMap",
     );
     expect(post(&cluster, MAPS, &json!({"metadata": {"name": "A_b"}})), 422, "Invalid", "RFC 1123 subdomain");
+    let long = json!({"metadata": {"name": "x"}, "data": {"a": "a".repeat(1_048_577)}});
+    expect(post(&cluster, MAPS, &long), 422, "Invalid", "[]: Too long: may not be more than 1048576 bytes");
+    expect(
+        get(&cluster, &format!("{MAPS}?resourceVersion=999999")),
+        504,
+        "Timeout",
+        "Too large resource version: 999999, current: ",
+    );
     expect(post(&cluster, MAPS, &json!({"metadata": {}})), 422, "Invalid", "name or generateName is required");
     let strict = format!("{MAPS}?fieldValidation=Strict");
     expect(
@@ -83,6 +91,9 @@ fn bad_input_is_answered_as_kubernetes_answers_it() {
     let patch =
         call(&cluster, Method::PATCH, "/api/v1/namespaces/default", &[("content-type", "application/x")], b"{}");
     expect(patch, 415, "UnsupportedMediaType", "accepted media types");
+    let twice = br#"{"metadata": {"name": "x", "name": "y"}}"#;
+    let kind = [("content-type", "application/json")];
+    expect(call(&cluster, Method::POST, &strict, &kind, twice), 400, "BadRequest", "duplicate field \"metadata.name\"");
     // Nothing of all this left a trace.
     assert_eq!(get(&cluster, MAPS).1["items"], json!([]));
 }
@@ -233,4 +244,82 @@ fn a_cluster_ip_is_held_once_and_released() {
     assert_eq!(call(&cluster, Method::DELETE, &format!("{services}/a"), &[], b"").0, StatusCode::OK);
     assert_eq!(post(&cluster, services, &service("b", "10.96.3.3")).0, StatusCode::CREATED);
     assert_eq!(post(&cluster, services, &service("c", "10.97.0.1")).0.as_u16(), 422);
+}
+
+#[test]
+fn a_revision_that_is_gone_is_expired() {
+    let cluster = Cluster::start();
+    let make = |name: &str| post(&cluster, MAPS, &json!({"metadata": {"name": name}})).1;
+    let first = make("a")["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
+    make("b");
+    let page = get(&cluster, &format!("{MAPS}?limit=1")).1;
+    let token = page["metadata"]["continue"].as_str().expect("a token").to_owned();
+    let last: i64 = make("c")["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).expect("a version");
+    cluster.runtime.block_on(async {
+        let mut store = etcd_client::Client::connect([&cluster.store], None).await.expect("a store");
+        store.compact(last, None).await.expect("compacted");
+    });
+    let expired = |path: &str| {
+        let (status, body) = get(&cluster, path);
+        assert_eq!((status.as_u16(), body["reason"].as_str()), (410, Some("Expired")), "{body}");
+        body
+    };
+    expired(&format!("{MAPS}?resourceVersion={first}&resourceVersionMatch=Exact"));
+    let stale = expired(&format!("{MAPS}?limit=1&continue={token}"));
+    // With the answer's token a client goes on at the newest revision.
+    let next = stale["metadata"]["continue"].as_str().expect("a token");
+    let (status, rest) = get(&cluster, &format!("{MAPS}?limit=5&continue={next}"));
+    assert_eq!((status, rest["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(2)), "{rest}");
+}
+
+#[test]
+fn a_collection_goes_by_selector() {
+    let cluster = Cluster::start();
+    for index in 0..4 {
+        let labels = json!({"odd": (index % 2).to_string()});
+        post(&cluster, MAPS, &json!({"metadata": {"name": format!("m{index}"), "labels": labels}}));
+    }
+    let delete = |query: &str| call(&cluster, Method::DELETE, &format!("{MAPS}?{query}"), &[], b"");
+    let (status, dry) = delete("labelSelector=odd%3D1&dryRun=All");
+    assert_eq!((status, dry["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(2)), "{dry}");
+    assert_eq!(get(&cluster, MAPS).1["items"].as_array().map(Vec::len), Some(4));
+    assert_eq!(delete("labelSelector=odd%3D1").0, StatusCode::OK);
+    let left = get(&cluster, MAPS).1;
+    let names: Vec<&str> =
+        left["items"].as_array().into_iter().flatten().map(|i| i["metadata"]["name"].as_str().unwrap_or("")).collect();
+    assert_eq!(names, ["m0", "m2"]);
+}
+
+#[test]
+fn spec_and_status_are_written_apart() {
+    let cluster = Cluster::start();
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "status": {"phase": "Running"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let (status, made) = post(&cluster, pods, &pod);
+    assert_eq!((status, &made["status"]["phase"]), (StatusCode::CREATED, &json!("Pending")), "{made}");
+    let patch = |path: &str| {
+        let body = br#"{"status": {"phase": "Failed"}, "spec": {"nodeName": "n"}, "metadata": {"labels": {"a": "b"}}}"#;
+        call(&cluster, Method::PATCH, path, &[("content-type", "application/merge-patch+json")], body)
+    };
+    let (code, shown) = patch(&format!("{pods}/p/status"));
+    assert_eq!((code, &shown["status"]["phase"]), (StatusCode::OK, &json!("Failed")), "{shown}");
+    assert_eq!(shown["spec"]["nodeName"], Value::Null);
+}
+
+#[test]
+fn a_watch_is_told_how_far_it_is() {
+    let cluster = Cluster::start();
+    post(&cluster, MAPS, &json!({"metadata": {"name": "x"}}));
+    let query =
+        "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1";
+    let (status, events) = get(&cluster, &format!("{MAPS}?{query}"));
+    assert_eq!(status, StatusCode::OK);
+    let text = events.as_str().expect("lines");
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    let kinds: Vec<&str> = events.iter().filter_map(|e| e["type"].as_str()).collect();
+    assert_eq!(kinds, ["ADDED", "BOOKMARK"], "{text}");
+    let bookmark = &events[1]["object"]["metadata"];
+    assert_eq!(bookmark["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(bookmark["resourceVersion"], get(&cluster, MAPS).1["metadata"]["resourceVersion"]);
 }

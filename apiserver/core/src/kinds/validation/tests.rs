@@ -53,3 +53,24 @@ fn a_service_needs_ports() {
         expect![[r#"422 Service "s" is invalid: spec.ports: Required value"#]],
     );
 }
+
+#[test]
+fn contents_have_a_size_and_each_key_once() {
+    let large = "a".repeat(1024 * 1024 + 1);
+    check(
+        "configmaps",
+        "",
+        json!({"metadata": {"name": "m"}, "data": {"a": large}}),
+        expect![[r#"422 ConfigMap "m" is invalid: []: Too long: may not be more than 1048576 bytes"#]],
+    );
+    // Base64: these are three quarters as many bytes.
+    check("secrets", "", json!({"metadata": {"name": "s"}, "data": {"a": large}}), expect!["ok"]);
+    check(
+        "configmaps",
+        "",
+        json!({"metadata": {"name": "m"}, "data": {"a": "1"}, "binaryData": {"a": "MQ=="}}),
+        expect![[
+            r#"422 ConfigMap "m" is invalid: binaryData[a]: Invalid value: "a": duplicate of key present in data"#
+        ]],
+    );
+}
