@@ -29,7 +29,10 @@ pub(crate) async fn describe(layout: &Layout) -> Result<String> {
     writeln!(out, "\n{:<15} {:>8} {:>9}", "COMPONENT", "PROCESS", "RESTARTS")?;
     for component in &running.components {
         let pid = component.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        writeln!(out, "{:<15} {pid:>8} {:>9}", component.name, component.restarts)?;
+        write!(out, "{:<15} {pid:>8} {:>9}", component.name, component.restarts)?;
+        // Why something isn't there is worth the width.
+        let why = if component.pid.is_none() { component.last_end.as_str() } else { "" };
+        writeln!(out, "{}{why}", if why.is_empty() { "" } else { "  " })?;
     }
     writeln!(
         out,
@@ -51,7 +54,7 @@ pub(crate) async fn describe(layout: &Layout) -> Result<String> {
 async fn store_line(layout: &Layout, name: &str, port: u16) -> String {
     match tokio::time::timeout(ASK_MAX, store_status(layout, port)).await {
         Ok(Ok(status)) => format!("{name:<15} {status}"),
-        Ok(Err(error)) => format!("{name:<15} doesn't answer: {error:#}"),
+        Ok(Err(_)) => format!("{name:<15} doesn't answer"),
         Err(_) => format!("{name:<15} doesn't answer in {ASK_MAX:?}"),
     }
 }

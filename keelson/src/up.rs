@@ -14,7 +14,7 @@ pub(crate) mod supervise;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -128,11 +128,16 @@ async fn foreground(layout: &Layout, args: &UpArgs) -> Result<()> {
     let ready = ready::wait(layout, chosen != Chosen::None);
     tokio::pin!(ready);
     let mut waiting = true;
+    let mut outcome = Ok(());
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(health) = inbox.recv() => {
                 state.set(health, waiting)?;
+                if waiting && let Some(failed) = state.hopeless() {
+                    outcome = Err(anyhow!("{} ends as often as it is started: {}", failed.name, failed.last_end));
+                    break;
+                }
             }
             result = ready.as_mut(), if waiting => {
                 waiting = false;
@@ -166,7 +171,7 @@ async fn foreground(layout: &Layout, args: &UpArgs) -> Result<()> {
     signals.abort();
     state.remove();
     println!("stopped");
-    Ok(())
+    outcome
 }
 
 /// Stops what containerd runs; what it can't is ended without it.

@@ -23,6 +23,9 @@ pub(crate) struct Running {
     pub(crate) components: Vec<Health>,
 }
 
+/// A component that has ended so often before the cluster was ready won't make it.
+const ATTEMPTS_MAX: u32 = 5;
+
 /// The state file of this process.
 pub(crate) struct State {
     layout: Layout,
@@ -56,6 +59,16 @@ impl State {
             None => self.running.components.push(health),
         }
         self.write()
+    }
+
+    /// What keeps ending, if without it the cluster can't become ready: one component, or a majority of the store.
+    pub(crate) fn hopeless(&self) -> Option<&Health> {
+        let is_store = |health: &&Health| health.name.starts_with("store-");
+        let fails = |health: &&Health| health.pid.is_none() && health.restarts >= ATTEMPTS_MAX;
+        let (stores, others): (Vec<&Health>, Vec<&Health>) = self.running.components.iter().partition(is_store);
+        let failing: Vec<&Health> = stores.iter().copied().filter(fails).collect();
+        let first = failing.first().copied().filter(|_| failing.len() * 2 > stores.len());
+        first.or_else(|| others.into_iter().find(fails))
     }
 
     pub(crate) fn ready(&mut self) -> Result<()> {

@@ -8,6 +8,7 @@
 //!   P3  Only children of this process are signalled.
 
 use std::fs::OpenOptions;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ const SETTLED: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// A log larger than this at a start is put aside once, so that logs stay bounded.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// As much of a log's end is looked at for its last line.
+const WORDS_BYTES_MAX: u64 = 4096;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -59,7 +62,10 @@ pub(crate) async fn run(component: Component, stop: CancellationToken, reports: 
                 health.pid = child.id().and_then(|id| i32::try_from(id).ok());
                 report(&reports, &health).await;
                 health.last_end = tokio::select! {
-                    ended = child.wait() => ended.map_or_else(|e| e.to_string(), |status| status.to_string()),
+                    ended = child.wait() => {
+                        let status = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
+                        format!("{status}: {}", last_words(&component.log))
+                    }
                     () = stop.cancelled() => {
                         end(&mut child).await;
                         return;
@@ -108,6 +114,21 @@ fn open_log(path: &Path) -> Result<std::fs::File> {
             .with_context(|| format!("putting {} aside", path.display()))?;
     }
     OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// The last line of a log, where a program that can't go on says why.
+fn last_words(log: &Path) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(WORDS_BYTES_MAX)))?;
+        let mut bytes = Vec::new();
+        file.take(WORDS_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    // Without its log there is still its status.
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
 }
 
 /// Asks a child to end, then makes it.

@@ -135,6 +135,14 @@ pub(crate) fn kill(pid: i64) {
 }
 
 impl Cluster {
+    /// containerd's own client, on what Kubernetes has there.
+    pub(crate) fn ctr(&self, arguments: &[&str]) {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.data().join("containerd/containerd.sock")).args(["--namespace", "k8s.io"]);
+        let output = command.args(arguments).output().expect("ctr");
+        assert!(output.status.success(), "ctr {arguments:?}: {}", text(&output));
+    }
+
     /// Asks until the answer is as wanted.
     pub(crate) fn until(&self, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + Duration::from_secs(30);

@@ -237,12 +237,7 @@ fn change_things(cluster: &Cluster) {
 /// Kills a pod's container behind the cluster's back.
 fn kill_container(cluster: &Cluster, pod: &str) {
     let id = cluster.web(&["get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].containerID}"]);
-    let id = id.trim_start_matches("containerd://");
-    let socket = cluster.data().join("containerd/containerd.sock");
-    let mut ctr = Command::new("ctr");
-    let output = ctr.arg("--address").arg(socket).args(["-n", "k8s.io", "task", "kill", "--signal", "SIGKILL", id]);
-    let output = output.output().expect("ctr");
-    assert!(output.status.success(), "{}", text(&output));
+    cluster.ctr(&["task", "kill", "--signal", "SIGKILL", id.trim_start_matches("containerd://")]);
 }
 
 /// A followed log shows a request that is made afterwards.

@@ -118,11 +118,43 @@ fn what_cannot_work_is_one_clear_line() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_keelson")).arg("up").arg("--data-dir").arg(&file).output().expect("keelson");
     assert!(text(&output).contains("choose another with --data-dir"), "{}", text(&output));
+    let bare = Command::new(env!("CARGO_BIN_EXE_keelson"))
+        .args(["up", "--runtime", "containerd", "--data-dir"])
+        .arg(cluster.data())
+        .env("PATH", "/nonexistent")
+        .output()
+        .expect("keelson");
+    let said = text(&bare);
+    assert!(
+        !bare.status.success()
+            && said.contains("containerd")
+            && said.contains("missing; on Debian: apt-get install containerd"),
+        "{said}"
+    );
     let nothing = Command::new(env!("CARGO_BIN_EXE_keelson"))
         .args(["down", "--data-dir", "/nonexistent"])
         .output()
         .expect("keelson");
     assert!(text(&nothing).contains("there is no cluster in /nonexistent"), "{}", text(&nothing));
+}
+
+#[test]
+fn a_damaged_store_says_what_is_damaged() {
+    let cluster = Cluster::new();
+    cluster.up("none");
+    assert!(cluster.keelson("down", &[]).status.success());
+    for member in ["store-1", "store-2"] {
+        let log = cluster.data().join("store").join(member).join("log/0000000000000001.log");
+        let mut bytes = std::fs::read(&log).expect("a log");
+        bytes[60] ^= 0xff;
+        std::fs::write(&log, bytes).expect("written");
+    }
+    let port = cluster.port.to_string();
+    let output = cluster.keelson("up", &["--port", &port, "--runtime", "none"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.lines().count() == 1, "{said}");
+    assert!(said.contains("log/0000000000000001.log is damaged at byte"), "{said}");
+    assert!(said.contains("restore this member's folder from a copy"), "{said}");
 }
 
 #[test]

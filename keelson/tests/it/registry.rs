@@ -41,16 +41,6 @@ impl Drop for Registry {
     }
 }
 
-fn ctr(cluster: &Cluster, arguments: &[&str]) {
-    let socket = cluster.data().join("containerd/containerd.sock");
-    let output = Command::new("ctr")
-        .args(["--address", &socket.display().to_string(), "--namespace", "k8s.io"])
-        .args(arguments)
-        .output()
-        .expect("ctr");
-    assert!(output.status.success(), "ctr {arguments:?}: {}", text(&output));
-}
-
 #[test]
 fn an_image_is_pulled_from_a_registry() {
     let _machine = Machine::take();
@@ -62,9 +52,9 @@ fn an_image_is_pulled_from_a_registry() {
         cluster.keelson_plain(&["image", "import", &archive, "--data-dir", &cluster.data().display().to_string()]);
     assert!(text(&imported).contains("imported keelson.local/demo:1"), "{}", text(&imported));
     let image = format!("localhost:{}/team/demo:2", registry.port);
-    ctr(&cluster, &["images", "tag", "keelson.local/demo:1", &image]);
-    ctr(&cluster, &["images", "push", "--plain-http", &image]);
-    ctr(&cluster, &["images", "remove", &image, "keelson.local/demo:1"]);
+    cluster.ctr(&["images", "tag", "keelson.local/demo:1", &image]);
+    cluster.ctr(&["images", "push", "--plain-http", &image]);
+    cluster.ctr(&["images", "remove", &image, "keelson.local/demo:1"]);
 
     let pod = ["run", "pulled", "--restart=Never", "--image-pull-policy=Always"];
     let image_flag = format!("--image={image}");

@@ -129,13 +129,13 @@ pub(crate) struct Engine {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The log.
-    #[error("opening the log: {0}")]
+    #[error("opening the log")]
     Wal(#[from] WalError),
     /// The state.
-    #[error("opening the state: {0}")]
+    #[error("opening the state")]
     State(#[from] StateError),
     /// The folder.
-    #[error("{path}: {source}")]
+    #[error("using {path}")]
     Folder {
         /// Which.
         path: String,

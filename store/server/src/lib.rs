@@ -34,13 +34,13 @@ pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A certificate or key can't be used.
-    #[error("TLS: {0}")]
+    #[error("TLS")]
     Tls(#[from] TlsError),
     /// Log or state can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// An address can't be served on.
-    #[error("listening on {url}: {source}")]
+    #[error("listening on {url}")]
     Listen {
         /// The URL.
         url: String,

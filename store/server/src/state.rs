@@ -44,7 +44,7 @@ pub enum StateError {
         why: String,
     },
     /// What is read isn't what was written.
-    #[error("the state is damaged: {0}; restore this member from its peers (remove its data and join it anew)")]
+    #[error("the state is damaged: {0}; restore this member's folder from a copy")]
     Damaged(&'static str),
 }
 

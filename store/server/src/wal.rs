@@ -31,7 +31,7 @@ const KIND_HARD_STATE: u8 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     /// The disk refuses.
-    #[error("{path}: {source}")]
+    #[error("using {path}")]
     Io {
         /// File or folder.
         path: String,
@@ -39,9 +39,7 @@ pub enum WalError {
         source: std::io::Error,
     },
     /// What was written isn't what is read.
-    #[error(
-        "{path} is damaged at byte {offset}: {why}; restore this member from its peers (remove its data and join it anew)"
-    )]
+    #[error("{path} is damaged at byte {offset}: {why}; restore this member's folder from a copy")]
     Damaged {
         /// The segment.
         path: String,
