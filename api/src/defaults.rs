@@ -6,6 +6,7 @@
 //! Source: Kubernetes' `pkg/apis/*/*/defaults.go`.
 
 mod pod;
+mod rare;
 #[cfg(test)]
 mod tests;
 
@@ -83,9 +84,10 @@ fn of_type(ty: TypeId, map: &mut Map<String, Value>) {
         "io.k8s.api.scheduling.v1" if ty.name() == "PriorityClass" => {
             set(map, "preemptionPolicy", "PreemptLowerPriority")
         }
-        "io.k8s.api.autoscaling.v1" | "io.k8s.api.autoscaling.v2" if ty.name() == "HorizontalPodAutoscalerSpec" => {
-            set(map, "minReplicas", 1);
-        }
+        "io.k8s.api.autoscaling.v1" if ty.name() == "HorizontalPodAutoscalerSpec" => set(map, "minReplicas", 1),
+        "io.k8s.api.autoscaling.v2" => rare::autoscaling(ty.name(), map),
+        "io.k8s.api.flowcontrol.v1" => rare::flowcontrol(ty.name(), map),
+        "io.k8s.api.resource.v1" => rare::devices(ty.name(), map),
         _ if package.starts_with("io.k8s.api.admissionregistration.") => admission(ty.name(), map),
         _ => {}
     }
@@ -109,6 +111,21 @@ fn core(name: &str, map: &mut Map<String, Value>) {
             }
         }
         "EndpointPort" => set(map, "protocol", "TCP"),
+        "PersistentVolume" | "PersistentVolumeClaim" => {
+            if let Some(status) = child(map, "status") {
+                set(status, "phase", "Pending");
+            }
+        }
+        "LimitRangeItem" => rare::limit_range(map),
+        "ReplicationController" => {
+            label_as_template(map);
+            if let Some(labels) = template_labels(map)
+                && let Some(spec) = child(map, "spec")
+                && is_empty(spec.get("selector"))
+            {
+                spec.insert("selector".to_owned(), labels);
+            }
+        }
         "PersistentVolumeSpec" => {
             set(map, "persistentVolumeReclaimPolicy", "Retain");
             set(map, "volumeMode", "Filesystem");
@@ -117,6 +134,25 @@ fn core(name: &str, map: &mut Map<String, Value>) {
         "ReplicationControllerSpec" => set(map, "replicas", 1),
         "NodeStatus" => node_status(map),
         _ => pod::of_type(name, map),
+    }
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_object).is_none_or(Map::is_empty)
+}
+
+fn template_labels(map: &Map<String, Value>) -> Option<Value> {
+    let template = map.get("spec")?.get("template")?;
+    template.pointer("/metadata/labels").filter(|labels| !is_empty(Some(labels))).cloned()
+}
+
+/// An object without labels takes those of its template.
+fn label_as_template(map: &mut Map<String, Value>) {
+    if let Some(labels) = template_labels(map)
+        && let Some(metadata) = child(map, "metadata")
+        && is_empty(metadata.get("labels"))
+    {
+        metadata.insert("labels".to_owned(), labels);
     }
 }
 
@@ -198,6 +234,8 @@ fn rolling(strategy: &mut Map<String, Value>, defaults: &[(&str, Value)]) {
 
 fn batch(name: &str, map: &mut Map<String, Value>) {
     match name {
+        "Job" => label_as_template(map),
+        "PodFailurePolicyOnPodConditionsPattern" => set(map, "status", "True"),
         "JobSpec" => {
             let unset = |map: &Map<String, Value>, field: &str| matches!(map.get(field), None | Some(Value::Null));
             if unset(map, "completions") && unset(map, "parallelism") {
@@ -242,6 +280,7 @@ fn rbac(name: &str, map: &mut Map<String, Value>) {
 fn networking(name: &str, map: &mut Map<String, Value>) {
     match name {
         "NetworkPolicyPort" => set(map, "protocol", "TCP"),
+        "IngressClassParametersReference" => set(map, "scope", "Cluster"),
         "NetworkPolicySpec" if !map.contains_key("policyTypes") => {
             let mut types = vec!["Ingress"];
             if map.get("egress").and_then(Value::as_array).is_some_and(|e| !e.is_empty()) {
