@@ -116,11 +116,16 @@ fn the_example_runs_and_serves() {
     answered_by_all(&pods, || curl(&format!("http://{node}:{port}/")));
 
     let one = pods.first().expect("a pod").clone();
-    for kubectl in kubectls() {
+    let all = kubectls();
+    for kubectl in &all {
         cluster.use_kubectl(&kubectl.program);
-        look_around(&cluster, &one, &kubectl);
+        look_around(&cluster, &one, kubectl);
     }
-    change_things(&cluster);
+    // The newest, then the oldest.
+    for kubectl in all.iter().rev().step_by((all.len() - 1).max(1)) {
+        cluster.use_kubectl(&kubectl.program);
+        change_things(&cluster);
+    }
     cluster.ok(&["delete", "namespace", "web", "--timeout=60s"]);
     assert!(cluster.ok(&["get", "pods", "-A"]).contains("No resources found"));
     goes_without_a_trace(&cluster);
@@ -218,6 +223,8 @@ fn change_things(cluster: &Cluster) {
     cluster.web(&["rollout", "restart", "deployment/web"]);
     cluster.web(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     cluster.web_until(&["get", "pods", "-o", "name"], |shown| shown.lines().count() == 3);
+    cluster.web(&["label", "deployment", "web", "tier-"]);
+    cluster.web(&["annotate", "deployment", "web", "note-"]);
 
     // A deleted pod is replaced, a killed container restarts and keeps its last log.
     let victim = cluster.web_pods().first().expect("a pod").clone();

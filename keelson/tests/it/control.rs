@@ -1,7 +1,9 @@
 //! The control plane and the store, killed and controlled: no containers run.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, kill, text};
@@ -136,6 +138,24 @@ fn what_cannot_work_is_one_clear_line() {
         .output()
         .expect("keelson");
     assert!(text(&nothing).contains("there is no cluster in /nonexistent"), "{}", text(&nothing));
+}
+
+#[test]
+fn ctrl_c_stops_everything() {
+    let cluster = Cluster::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keelson"));
+    command.arg("up").arg("--data-dir").arg(cluster.data()).args(["--port", &cluster.port.to_string()]);
+    let mut up = command.args(["--runtime", "none"]).stdout(Stdio::piped()).spawn().expect("keelson");
+    let mut lines = BufReader::new(up.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("ready in ")));
+    let components = cluster.state()["components"].as_array().cloned().expect("components");
+    let pids: Vec<String> = components.iter().map(|c| c["pid"].to_string()).collect();
+    assert!(pids.len() == 4 && pids.iter().all(|pid| Path::new("/proc").join(pid).exists()), "{pids:?}");
+    let sent = Command::new("kill").args(["-INT", &up.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    assert_eq!(lines.last().as_deref(), Some("stopped"));
+    assert!(up.wait().expect("ended").success());
+    assert!(pids.iter().all(|pid| !Path::new("/proc").join(pid).exists()), "{pids:?}");
 }
 
 #[test]
