@@ -61,14 +61,9 @@ impl State {
         self.write()
     }
 
-    /// What keeps ending, if without it the cluster can't become ready: one component, or a majority of the store.
+    /// What keeps ending, if the cluster can't become ready without it.
     pub(crate) fn hopeless(&self) -> Option<&Health> {
-        let is_store = |health: &&Health| health.name.starts_with("store-");
-        let fails = |health: &&Health| health.pid.is_none() && health.restarts >= ATTEMPTS_MAX;
-        let (stores, others): (Vec<&Health>, Vec<&Health>) = self.running.components.iter().partition(is_store);
-        let failing: Vec<&Health> = stores.iter().copied().filter(fails).collect();
-        let first = failing.first().copied().filter(|_| failing.len() * 2 > stores.len());
-        first.or_else(|| others.into_iter().find(fails))
+        hopeless(&self.running.components)
     }
 
     pub(crate) fn ready(&mut self) -> Result<()> {
@@ -88,6 +83,15 @@ impl State {
         // A stale file is recognised by its process anyway.
         let _ = std::fs::remove_file(self.layout.state());
     }
+}
+
+/// One component that keeps ending, or the first of a majority of the store's members that do.
+fn hopeless(components: &[Health]) -> Option<&Health> {
+    let fails = |health: &&Health| health.pid.is_none() && health.restarts >= ATTEMPTS_MAX;
+    let (stores, others): (Vec<&Health>, Vec<&Health>) = components.iter().partition(|h| h.name.starts_with("store-"));
+    let failing: Vec<&Health> = stores.iter().copied().filter(fails).collect();
+    let majority = failing.first().copied().filter(|_| failing.len() * 2 > stores.len());
+    majority.or_else(|| others.into_iter().find(fails))
 }
 
 /// Field 22 of `/proc/PID/stat`; the name in field 2 may hold anything but ends with the last parenthesis.
@@ -137,4 +141,27 @@ pub(crate) async fn stop(layout: &Layout) -> Result<bool> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(failing: &[&str]) -> Option<String> {
+        let component = |name: &&str| {
+            let fails = failing.contains(name);
+            let (pid, restarts) = if fails { (None, ATTEMPTS_MAX) } else { (Some(7), 1) };
+            Health { name: (*name).to_owned(), pid, restarts, last_end: String::new() }
+        };
+        let all: Vec<Health> = ["store-1", "store-2", "store-3", "agent"].iter().map(component).collect();
+        hopeless(&all).map(|health| health.name.clone())
+    }
+
+    #[test]
+    fn the_store_goes_on_with_a_majority_and_nothing_without_the_rest() {
+        assert_eq!(names(&[]), None);
+        assert_eq!(names(&["store-3"]), None);
+        assert_eq!(names(&["store-2", "store-3"]).as_deref(), Some("store-2"));
+        assert_eq!(names(&["store-3", "agent"]).as_deref(), Some("agent"));
+    }
 }
