@@ -104,8 +104,11 @@ fn config(args: &ServerArgs) -> Result<Config> {
 /// Runs the control plane until `shutdown`.
 pub(crate) async fn run(args: ServerArgs, shutdown: CancellationToken) -> Result<()> {
     let root_ca = read(&args.client_ca_file)?;
-    let apiserver =
-        apiserver_server::start(config(&args)?, shutdown.clone()).await.context("starting the apiserver")?;
+    let apiserver = tokio::select! {
+        started = apiserver_server::start(config(&args)?, shutdown.clone()) => started.context("starting the apiserver")?,
+        // It may wait long for a store that has no leader.
+        () = shutdown.cancelled() => return Ok(()),
+    };
     tracing::info!(address = %apiserver.address(), "serving the API");
     if !args.api_only {
         let config = controllers_server::Config { root_ca };
