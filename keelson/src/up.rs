@@ -143,9 +143,10 @@ async fn foreground(layout: &Layout, args: &UpArgs) -> Result<()> {
                 waiting = false;
                 match result {
                     Ok(()) => {
-                        state.ready()?;
                         println!("ready in {:.1} s", begun.elapsed().as_secs_f64());
                         println!("export KUBECONFIG={}", layout.kubeconfig().display());
+                        // Last: who waits in the background returns on it, with all that is shown.
+                        state.ready()?;
                     }
                     Err(error) => {
                         eprintln!("not ready: {error:#}");
