@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -22,8 +23,21 @@ pub(crate) struct Cluster {
     pub(crate) dir: TempDir,
 }
 
+/// A port for this test alone: below those that the kernel gives to clients, and never given twice.
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port()
+    const FIRST: u32 = 20_000;
+    const PORTS: u32 = 12_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run beside this one begin elsewhere.
+    let begin = std::process::id().wrapping_mul(127);
+    for _ in 0..PORTS {
+        let offset = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = u16::try_from(FIRST + offset).expect("below 32,768");
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// A certificate for mutual TLS, of members and of clients.
@@ -116,6 +130,10 @@ impl Cluster {
     pub(crate) async fn wait_for_leader(&self) -> usize {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while tokio::time::Instant::now() < deadline {
+            for (at, member) in self.members.iter().enumerate() {
+                let ended = member.running.as_ref().is_some_and(|(_, task)| task.is_finished());
+                assert!(!ended, "member {at} ended instead of running");
+            }
             for at in (0..self.members.len()).filter(|at| self.members[*at].running.is_some()) {
                 let Ok(status) = self.client(at).await.status().await else { continue };
                 let id = status.header().map_or(0, etcd_client::ResponseHeader::member_id);
