@@ -29,9 +29,9 @@ pub(crate) struct UpArgs {
     /// Folder for all data [default: /var/lib/keelson, or ~/.local/share/keelson without root]
     #[arg(long)]
     data_dir: Option<PathBuf>,
-    /// Members of the store, 1 to 7, an odd number
-    #[arg(long, default_value_t = 3)]
-    store_members: usize,
+    /// Members of the store, 1 to 7, an odd number [default: as the folder has them, 3 for a new one]
+    #[arg(long)]
+    store_members: Option<usize>,
     /// Port of the Kubernetes API
     #[arg(long, default_value_t = 6443)]
     port: u16,
@@ -60,8 +60,8 @@ pub(crate) fn data_dir(given: Option<&PathBuf>) -> PathBuf {
 
 /// Runs `keelson up`.
 pub(crate) async fn up(args: UpArgs) -> Result<()> {
-    if !matches!(args.store_members, 1 | 3 | 5 | 7) {
-        bail!("--store-members {} would not make a majority any safer: choose 1, 3, 5 or 7", args.store_members);
+    if let Some(members) = args.store_members.filter(|n| !matches!(n, 1 | 3 | 5 | 7)) {
+        bail!("--store-members {members} would not make a majority any safer: choose 1, 3, 5 or 7");
     }
     let layout = cluster::open_folder(&data_dir(args.data_dir.as_ref()))?;
     if args.detach { detach(&layout, &args).await } else { foreground(&layout, &args).await }
@@ -78,7 +78,8 @@ async fn detach(layout: &Layout, args: &UpArgs) -> Result<()> {
     let own = std::env::current_exe().context("finding this program's own file")?;
     let mut command = std::process::Command::new(own);
     command.arg("up").arg("--data-dir").arg(&layout.root);
-    command.args(["--store-members", &args.store_members.to_string(), "--port", &args.port.to_string()]);
+    command.args(args.store_members.iter().flat_map(|n| ["--store-members".to_owned(), n.to_string()]));
+    command.args(["--port", &args.port.to_string()]);
     command.args(["--runtime", args.runtime.as_str()]);
     command.args(args.nodes.iter().flat_map(|n| ["--nodes".to_owned(), n.to_string()]));
     command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);

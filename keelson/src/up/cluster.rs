@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// Where store ports are looked for: above etcd's own, below the ephemeral range.
+/// Where store ports are looked for: above etcd's own, below the node ports of services.
 const STORE_PORTS_FROM: u16 = 12379;
 /// Each cluster begins somewhere in this many ports, so that two that start together seldom meet.
-const STORE_PORTS_SPREAD: u16 = 18_000;
+const STORE_PORTS_SPREAD: u16 = 15_000;
+/// Members of the store of a new cluster that asks for no number.
+const STORE_MEMBERS: usize = 3;
 
 /// A member of the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,13 +87,15 @@ pub(crate) fn load(layout: &Layout) -> Result<Cluster> {
 }
 
 /// Reads what the folder remembers, or chooses and remembers.
-pub(crate) fn load_or_create(layout: &Layout, store_members: usize) -> Result<Cluster> {
+pub(crate) fn load_or_create(layout: &Layout, store_members: Option<usize>) -> Result<Cluster> {
     let path = layout.cluster();
     if path.exists() {
         let cluster = load(layout)?;
-        if cluster.members.len() != store_members {
+        if let Some(asked) = store_members
+            && asked != cluster.members.len()
+        {
             bail!(
-                "the data in {} belongs to {} store member(s), not {store_members}: leave out --store-members, or choose another --data-dir",
+                "the data in {} belongs to {} store member(s), not {asked}: leave out --store-members, or choose another --data-dir",
                 layout.root.display(),
                 cluster.members.len()
             );
@@ -103,7 +107,7 @@ pub(crate) fn load_or_create(layout: &Layout, store_members: usize) -> Result<Cl
     let spread = u16::from_be_bytes([token.as_bytes()[0], token.as_bytes()[1]]) % STORE_PORTS_SPREAD;
     let from = STORE_PORTS_FROM + spread;
     let mut next = || free_port(from, &mut taken);
-    let members = (1..=store_members)
+    let members = (1..=store_members.unwrap_or(STORE_MEMBERS))
         .map(|i| Ok(Member { name: format!("store-{i}"), client_port: next()?, peer_port: next()? }))
         .collect::<Result<Vec<_>>>()?;
     let agent_port = next()?;

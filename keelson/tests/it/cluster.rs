@@ -18,10 +18,11 @@ pub(crate) struct Cluster {
     kubectl: PathBuf,
 }
 
-/// A port for this test alone: below those that the kernel gives to clients, and never given twice.
+/// A port for this test alone, never given twice: between the ports that `up` chooses for itself
+/// and those that the kernel gives to clients.
 pub(crate) fn free_port() -> u16 {
-    const FIRST: u32 = 20_000;
-    const PORTS: u32 = 12_000;
+    const FIRST: u32 = 30_000;
+    const PORTS: u32 = 2_700;
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     // Test programs that run beside this one begin elsewhere.
     let begin = std::process::id().wrapping_mul(127);

@@ -163,6 +163,8 @@ fn a_damaged_store_says_what_is_damaged() {
     let cluster = Cluster::new();
     cluster.up("none");
     assert!(cluster.keelson("down", &[]).status.success());
+    let five = text(&cluster.keelson("up", &["--store-members", "5"]));
+    assert!(five.contains("belongs to 3 store member(s), not 5"), "{five}");
     for member in ["store-1", "store-2"] {
         let log = cluster.data().join("store").join(member).join("log/0000000000000001.log");
         let mut bytes = std::fs::read(&log).expect("a log");
