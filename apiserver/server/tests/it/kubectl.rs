@@ -136,11 +136,13 @@ fn walk_through(kubectl: &Kubectl<'_>, ns: &str) {
         "web:3"
     );
 
-    let strict = kubectl.fails(
-        &format!("-n {ns} create --validate=strict -f -"),
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndta: {}\n",
-    );
-    assert!(strict.contains("unknown field \"dta\""), "{strict}");
+    // Debian's kubectl checks by itself, and waits for conditions only.
+    if !kubectl.ok("version --client").contains("1.20.") {
+        let typo = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndta: {}\n";
+        let strict = kubectl.fails(&format!("-n {ns} create --validate=strict -f -"), typo);
+        assert!(strict.contains("unknown field \"dta\""), "{strict}");
+        kubectl.ok(&format!("-n {ns} wait --for=jsonpath={{.spec.replicas}}=5 deploy/web --timeout=10s"));
+    }
     let taken = kubectl.fails(&format!("-n {ns} create cm settings"), "");
     assert!(taken.contains("configmaps \"settings\" already exists"), "{taken}");
     assert!(kubectl.fails(&format!("-n {ns} get cm nothing"), "").contains("configmaps \"nothing\" not found"));
@@ -153,7 +155,6 @@ fn walk_through(kubectl: &Kubectl<'_>, ns: &str) {
     assert!(kubectl.ok("version").contains("v1.36.0"));
     assert!(kubectl.ok(&format!("-n {ns} describe svc web")).contains("NodePort"));
 
-    kubectl.ok(&format!("-n {ns} wait --for=jsonpath={{.spec.replicas}}=5 deploy/web --timeout=10s"));
     kubectl.ok_with("delete -f - --wait=true --timeout=20s", &manifest);
     assert!(kubectl.ok(&format!("-n {ns} get deploy,svc")).contains("No resources"));
 }
