@@ -24,6 +24,8 @@
 //! Checked by: `machine/model.rs` (M1–M4 under crashes of the agent), `machine/tests.rs`.
 
 mod containers;
+mod history;
+mod probes;
 mod removal;
 pub use removal::skeleton;
 #[cfg(test)]
@@ -34,10 +36,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 
 use crate::backoff::Retry;
-use crate::probe::{self, ProbeState, Verdict};
+use crate::probe::ProbeState;
 use crate::runtime::{Action, Container, ContainerState, ObservedPod, Outcome, ProbeKind, Sandbox, Subject};
 use crate::status::{Ended, StatusInputs, Waiting, pod_status};
 
@@ -174,7 +176,7 @@ impl PodMachine {
         let known = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
         let start_time = *self.start_time.get_or_insert(known.unwrap_or(now));
         let view =
-            View { now, pod, spec, observed, sandbox: observed.newest_sandbox(), history: history(pod, observed) };
+            View { now, pod, spec, observed, sandbox: observed.newest_sandbox(), history: history::of(pod, observed) };
         self.forget(&view);
         let mut plan = Plan::default();
         let goal = self.goal(&view, removed, start_time, &mut plan);
@@ -309,67 +311,6 @@ impl PodMachine {
         }
     }
 
-    fn plan_probes(&mut self, view: &View<'_>, plan: &mut Plan) {
-        for spec in containers::all(view.spec) {
-            let Some(container) = view.history.get(&spec.name).and_then(|h| h.first()) else {
-                continue;
-            };
-            if container.state != ContainerState::Running || self.doomed.contains_key(&container.id) {
-                continue;
-            }
-            for kind in ProbeKind::ALL {
-                self.plan_probe(view.now, spec, container, kind, plan);
-            }
-        }
-    }
-
-    fn plan_probe(
-        &mut self,
-        now: Timestamp,
-        spec: &ContainerSpec,
-        container: &Container,
-        kind: ProbeKind,
-        plan: &mut Plan,
-    ) {
-        let Some(probe) = probe::spec(spec, kind) else {
-            return;
-        };
-        let key = (spec.name.clone(), kind);
-        let started_at = container.started_at.unwrap_or(now);
-        let fresh = || (container.id.clone(), ProbeState::new(kind, probe, started_at));
-        let entry = self.probes.entry(key).or_insert_with(fresh);
-        if entry.0 != container.id {
-            *entry = fresh();
-        }
-        let Some(next) = entry.1.next() else {
-            return;
-        };
-        // P1: the others wait for the startup probe.
-        if kind != ProbeKind::Startup && !self.is_started(spec, &container.id) {
-            return;
-        }
-        if next > now {
-            plan.wake_at(next);
-            return;
-        }
-        plan.actions.push(Action::Probe { container: spec.name.clone(), id: container.id.clone(), kind });
-    }
-
-    /// Whether the running container's startup probe, if any, has succeeded.
-    fn is_started(&self, spec: &ContainerSpec, id: &str) -> bool {
-        spec.startup_probe.is_none() || self.verdict(&spec.name, ProbeKind::Startup, id)
-    }
-
-    fn is_ready(&self, spec: &ContainerSpec, id: &str) -> bool {
-        self.is_started(spec, id)
-            && (spec.readiness_probe.is_none() || self.verdict(&spec.name, ProbeKind::Readiness, id))
-    }
-
-    fn verdict(&self, name: &str, kind: ProbeKind, id: &str) -> bool {
-        let state = self.probes.get(&(name.to_owned(), kind));
-        state.is_some_and(|(of, state)| of == id && state.succeeds())
-    }
-
     /// Takes in what came of an action.
     pub fn handle_outcome(&mut self, now: Timestamp, pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
         self.in_flight.remove(&action.subject());
@@ -427,43 +368,6 @@ impl PodMachine {
             // The rest is tried again on the pod's own pace.
             _ => self.sandbox.failed(now, reason, message),
         }
-    }
-
-    fn handle_probe(
-        &mut self,
-        now: Timestamp,
-        pod: &Pod,
-        name: &str,
-        id: &str,
-        kind: ProbeKind,
-        outcome: &Outcome,
-    ) -> Vec<Note> {
-        let spec = pod.spec.as_ref().and_then(|s| containers::all(s).find(|c| c.name == name));
-        let Some(probe) = spec.and_then(|c| probe::spec(c, kind)) else {
-            return Vec::new();
-        };
-        let Some((of, state)) = self.probes.get_mut(&(name.to_owned(), kind)) else {
-            return Vec::new();
-        };
-        if of != id {
-            return Vec::new();
-        }
-        let verdict = state.handle(now, probe, *outcome == Outcome::Done);
-        let mut notes = Vec::new();
-        if let Outcome::Failed { message, .. } = outcome {
-            notes.push(Note {
-                warning: true,
-                reason: "Unhealthy",
-                message: format!("{} probe failed: {message}", kind.as_str()),
-                container: Some(name.to_owned()),
-            });
-        }
-        if verdict == Verdict::Fails && kind != ProbeKind::Readiness {
-            let kind = kind.as_str().to_lowercase();
-            let why = format!("Container {name} failed {kind} probe, will be restarted");
-            self.doomed.insert(id.to_owned(), why);
-        }
-        notes
     }
 
     /// M3: keeps what may start now and marks it as in flight.
@@ -565,58 +469,4 @@ fn follows_api(spec: &PodSpec) -> bool {
         .iter()
         .flatten()
         .any(|v| v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
-}
-
-/// Containers by name, newest first; those the runtime lost are filled in from
-/// what was last published, so that a pod that must not restart doesn't.
-fn history(pod: &Pod, observed: &ObservedPod) -> BTreeMap<String, Vec<Container>> {
-    let mut map: BTreeMap<String, Vec<Container>> = observed
-        .by_name()
-        .into_iter()
-        .map(|(name, list)| (name.to_owned(), list.into_iter().cloned().collect()))
-        .collect();
-    let status = pod.status.as_ref();
-    let main = status.and_then(|s| s.container_statuses.as_ref());
-    let init = status.and_then(|s| s.init_container_statuses.as_ref());
-    for status in main.into_iter().chain(init).flatten() {
-        if !map.contains_key(&status.name)
-            && let Some(container) = published(status)
-        {
-            map.insert(status.name.clone(), vec![container]);
-        }
-    }
-    map
-}
-
-fn published(status: &ContainerStatus) -> Option<Container> {
-    let state = status.state.clone().unwrap_or_default();
-    let last = status.last_state.clone().unwrap_or_default();
-    let id = status.container_id.as_deref().and_then(|id| id.split_once("://")).map_or("", |(_, id)| id);
-    let mut container = Container {
-        id: id.to_owned(),
-        sandbox_id: String::new(),
-        name: status.name.clone(),
-        attempt: u32::try_from(status.restart_count).unwrap_or(0),
-        state: ContainerState::Exited,
-        created_at: Timestamp::UNIX_EPOCH,
-        started_at: None,
-        finished_at: None,
-        exit_code: 137,
-        reason: "ContainerStatusUnknown".to_owned(),
-        message: "The container could not be located".to_owned(),
-        image: status.image.clone(),
-        image_ref: status.image_id.clone(),
-    };
-    match (state.terminated.or(last.terminated), state.running) {
-        (Some(end), None) => {
-            container.exit_code = end.exit_code;
-            container.reason = end.reason.unwrap_or_default();
-            container.message = end.message.unwrap_or_default();
-            container.started_at = end.started_at.map(|t| t.0);
-            container.finished_at = end.finished_at.map(|t| t.0);
-        }
-        (_, Some(running)) => container.started_at = running.started_at.map(|t| t.0),
-        (None, None) => return None,
-    }
-    Some(container)
 }
