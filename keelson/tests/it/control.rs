@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, kill, text};
 
-/// Applies maps one by one while `disturb` happens; returns those acknowledged and the longest gap.
+/// Applies maps one by one; once a few are acknowledged `disturb` happens. Returns those acknowledged and the longest gap.
 fn write_through(
     cluster: &Cluster,
     prefix: &str,
     count: usize,
     disturb: impl FnOnce() + Send,
 ) -> (Vec<String>, Duration) {
+    let (under_way, begun) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
+        let writer = scope.spawn(move || {
             let (mut acknowledged, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
             for n in 0..count {
                 let name = format!("{prefix}{n:03}");
@@ -24,11 +25,14 @@ fn write_through(
                     longest = longest.max(last.elapsed());
                     last = Instant::now();
                     acknowledged.push(name);
+                    if acknowledged.len() == 5 {
+                        under_way.send(()).expect("a waiting test");
+                    }
                 }
             }
             (acknowledged, longest)
         });
-        std::thread::sleep(Duration::from_millis(500));
+        begun.recv().expect("five acknowledged writes");
         disturb();
         writer.join().expect("no panic")
     })

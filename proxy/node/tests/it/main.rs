@@ -267,20 +267,24 @@ fn failures_are_tried_again() {
     let (network, api) = (Network::new(), FakeApi::default());
     web(&api, &[0], json!({}));
     let flag = std::env::temp_dir().join(network.name("flag"));
-    let script = format!("test -e {} || {{ echo not yet >&2; exit 1; }}; exec nft \"$@\"", flag.display());
+    let tried = std::env::temp_dir().join(network.name("tried"));
+    let refuse = format!("touch {}; echo not yet >&2; exit 1", tried.display());
+    let script = format!("test -e {} || {{ {refuse}; }}; exec nft \"$@\"", flag.display());
     let nft_command = ["sh", "-c", script.as_str(), "nft"].map(str::to_owned).to_vec();
     let proxy = Proxy::start(&network, &api, Config { nft_command, ..config() }, || {});
-    std::thread::sleep(Duration::from_millis(250));
+    eventually("a first attempt", || tried.exists());
     assert_eq!(network.nft(&["list", "tables"]), "");
     std::fs::write(&flag, "").expect("a flag");
     is_up(&network);
     assert_eq!(network.callees("node", (WEB, 80)), answers(&[0], BRIDGE));
     std::fs::remove_file(&flag).expect("the flag");
+    std::fs::remove_file(&tried).expect("the mark");
     web(&api, &[1], json!({}));
-    std::thread::sleep(Duration::from_millis(50));
+    eventually("a refused change", || tried.exists());
     std::fs::write(&flag, "").expect("a flag");
     eventually("the second endpoint", || network.callees("node", (WEB, 80)) == answers(&[1], BRIDGE));
     std::fs::remove_file(&flag).expect("the flag");
+    std::fs::remove_file(&tried).expect("the mark");
     proxy.stop();
 }
 

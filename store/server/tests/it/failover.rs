@@ -1,7 +1,5 @@
 //! A leader goes; what it acknowledged stays.
 
-use std::time::Duration;
-
 use crate::cluster::Cluster;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -10,6 +8,8 @@ async fn acknowledged_writes_survive_the_leader() {
     let leader = cluster.wait_for_leader().await;
     let follower = (leader + 1) % 3;
     let mut client = cluster.client(follower).await;
+    let (under_way, begun) = tokio::sync::oneshot::channel();
+    let mut under_way = Some(under_way);
     let writer = tokio::spawn(async move {
         let mut acknowledged = Vec::new();
         for n in 0..200 {
@@ -17,10 +17,15 @@ async fn acknowledged_writes_survive_the_leader() {
             if client.put(format!("k{n:03}"), "v", None).await.is_ok() {
                 acknowledged.push(format!("k{n:03}"));
             }
+            if acknowledged.len() == 20
+                && let Some(under_way) = under_way.take()
+            {
+                under_way.send(()).expect("a waiting test");
+            }
         }
         acknowledged
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    begun.await.expect("twenty acknowledged writes");
     cluster.stop(leader).await;
     let acknowledged = writer.await.expect("no panic");
     assert!(acknowledged.len() > 100, "writes resumed: {}", acknowledged.len());
