@@ -1,10 +1,8 @@
 //! A cluster of a test's own, and kubectl on it.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,22 +16,9 @@ pub(crate) struct Cluster {
     kubectl: PathBuf,
 }
 
-/// A port for this test alone, never given twice: between the ports that `up` chooses for itself
-/// and those that the kernel gives to clients.
+/// Between the ports that `up` chooses for itself and those that the kernel gives to clients.
 pub(crate) fn free_port() -> u16 {
-    const FIRST: u32 = 30_000;
-    const PORTS: u32 = 2_700;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Test programs that run beside this one begin elsewhere.
-    let begin = std::process::id().wrapping_mul(127);
-    for _ in 0..PORTS {
-        let offset = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS;
-        let port = u16::try_from(FIRST + offset).expect("below 32,768");
-        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
+    crate::ports::free_port(30_000..32_700)
 }
 
 pub(crate) fn text(output: &Output) -> String {
@@ -199,16 +184,9 @@ impl Kubectl {
     }
 }
 
-/// Every kubectl on this machine, the newest last: the one on PATH, those beside the Google SDK's, and those named in
-/// `KEELSON_KUBECTLS`.
+/// Every kubectl on this machine, the newest last.
 pub(crate) fn kubectls() -> Vec<Kubectl> {
-    let named = std::env::var("KEELSON_KUBECTLS").unwrap_or_default();
-    let minors = (27..=33).map(|minor| PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.1.{minor}")));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
-    let all = on_path.into_iter().chain(minors).chain(std::env::split_paths(&named));
-    let mut found: Vec<Kubectl> = all.filter(|file| file.is_file()).map(Kubectl::of).collect();
-    assert!(!found.is_empty(), "no kubectl on PATH");
+    let mut found: Vec<Kubectl> = crate::programs::kubectls().into_iter().map(Kubectl::of).collect();
     found.sort_by_key(|kubectl| kubectl.minor);
     found
 }

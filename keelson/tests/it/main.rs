@@ -4,4 +4,8 @@ mod cluster;
 mod containers;
 mod control;
 mod hollow;
+#[path = "../../../store/server/tests/it/ports.rs"]
+mod ports;
+#[path = "../../../apiserver/server/tests/it/programs.rs"]
+mod programs;
 mod registry;

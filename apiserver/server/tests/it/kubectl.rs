@@ -4,25 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cluster::Cluster;
-
-/// The kubectls that are installed: the one on PATH, and those of known places.
-fn kubectls() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for dir in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()) {
-        let file = dir.join("kubectl");
-        if file.is_file() && found.is_empty() {
-            found.push(file);
-        }
-    }
-    for minor in 27..=33 {
-        let file = PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.1.{minor}"));
-        if file.is_file() {
-            found.push(file);
-        }
-    }
-    assert!(!found.is_empty(), "no kubectl on PATH");
-    found
-}
+use crate::programs::kubectls;
 
 struct Kubectl<'a> {
     program: PathBuf,

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod kubectl;
+mod programs;
 mod wire;

@@ -1,9 +1,8 @@
 //! Members in this process, each on threads, ports and a folder of its own.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -11,6 +10,11 @@ use store_server::{Config, ServeError, Tls};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Below those that the kernel gives to clients.
+fn free_port() -> u16 {
+    crate::ports::free_port(20_000..32_000)
+}
 
 pub(crate) struct Member {
     pub(crate) config: Config,
@@ -21,23 +25,6 @@ pub(crate) struct Member {
 pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
     pub(crate) dir: TempDir,
-}
-
-/// A port for this test alone: below those that the kernel gives to clients, and never given twice.
-fn free_port() -> u16 {
-    const FIRST: u32 = 20_000;
-    const PORTS: u32 = 12_000;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Test programs that run beside this one begin elsewhere.
-    let begin = std::process::id().wrapping_mul(127);
-    for _ in 0..PORTS {
-        let offset = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS;
-        let port = u16::try_from(FIRST + offset).expect("below 32,768");
-        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
 }
 
 /// A certificate for mutual TLS, of members and of clients.

@@ -3,4 +3,5 @@
 mod cluster;
 mod etcdctl;
 mod failover;
+mod ports;
 mod requests;
