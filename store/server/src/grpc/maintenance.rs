@@ -2,8 +2,8 @@
 
 use store_core::errors::RequestError;
 use store_core::wire::{
-    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, Member, MemberListRequest, MemberListResponse,
-    StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo, Member, MemberListRequest,
+    MemberListResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
 use tonic::{Request, Response, Status};
 
@@ -50,7 +50,9 @@ impl Maintenance for Service {
             raft_applied_index: self.engine.applied(),
             errors,
             db_size_in_use: size,
-            is_learner: false,
+            storage_version: VERSION.to_owned(),
+            downgrade_info: Some(DowngradeInfo::default()),
+            ..StatusResponse::default()
         }))
     }
 
