@@ -303,8 +303,11 @@ fn containers_never_notice_what_is_killed_around_them() {
         kill(cluster.pid(component));
         assert!(curl(&url).starts_with("hello from"), "while {component} is down");
     }
-    // The node comes back by itself: what is asked of it is done again.
-    cluster.until(&["-n", "web", "exec", pods.first().expect("a pod"), "--", "echo", "back"], |shown| shown == "back");
+    // All of it comes back by itself: a new pod is taken, placed, run and heard.
+    cluster.until(&["get", "namespaces"], |shown| shown.contains("web"));
+    cluster.ok(&["run", "back", "--image=keelson.local/demo:1", "--restart=Never", "--", "echo", "back"]);
+    cluster.until(&["logs", "back"], |shown| shown == "back");
+    cluster.ok(&["delete", "pod", "back", "--grace-period=1"]);
     assert_eq!(cluster.running(), before);
 
     // Everything at once: a cluster that is started again finds its containers running.
