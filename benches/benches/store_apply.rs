@@ -30,7 +30,7 @@ impl Values for NoValues {
 fn put(number: u32, value: &Bytes) -> Command {
     let key = Bytes::from(format!("/registry/pods/default/{number:09}"));
     let put = PutRequest { key, value: value.clone(), ..PutRequest::default() };
-    Command { request_id: u64::from(number), request: Some(Request::Put(put)) }
+    Command { request_id: u64::from(number), request: Some(Request::Put(put)), ..Command::default() }
 }
 
 /// The `n`th of a fixed sequence that visits all keys in no order.

@@ -8,6 +8,7 @@ mod pki;
 mod server;
 mod status;
 mod store_args;
+mod store_snapshot;
 mod up;
 
 use std::io::Write as _;
@@ -143,6 +144,9 @@ async fn dispatch(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Store(args) => {
+            if let Some(store_args::StoreTool::Snapshot { command }) = args.tool {
+                return store_snapshot::run(command).await;
+            }
             let config = (*args).into_config()?;
             store_server::run(config, until_signal()?).await.context("store")
         }

@@ -5,12 +5,34 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, Subcommand};
 use store_server::{Config, Tls};
+
+use crate::store_snapshot::SnapshotCommand;
+
+/// How a new folder begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ClusterState {
+    New,
+    Existing,
+}
+
+/// What there is to do beside running a member.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum StoreTool {
+    /// Backups of the store
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+}
 
 /// Arguments of `keelson store`, named as etcd's.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct StoreArgs {
+    #[command(subcommand)]
+    pub(crate) tool: Option<StoreTool>,
     /// Name of this member
     #[arg(long, env = "ETCD_NAME", default_value = "default")]
     name: String,
@@ -27,11 +49,30 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_LISTEN_PEER_URLS", value_delimiter = ',', default_value = "http://localhost:2380")]
     listen_peer_urls: Vec<String>,
     /// URL by which peers reach this member
-    #[arg(long, env = "ETCD_INITIAL_ADVERTISE_PEER_URLS", default_value = "http://localhost:2380")]
-    initial_advertise_peer_urls: String,
+    #[arg(
+        long,
+        env = "ETCD_INITIAL_ADVERTISE_PEER_URLS",
+        value_delimiter = ',',
+        default_value = "http://localhost:2380"
+    )]
+    initial_advertise_peer_urls: Vec<String>,
     /// Every member, NAME=URL separated by commas [default: NAME=initial-advertise-peer-urls]
     #[arg(long, env = "ETCD_INITIAL_CLUSTER")]
     initial_cluster: Option<String>,
+    /// Whether a new folder founds a cluster, or joins one that runs already
+    #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", default_value = "new")]
+    initial_cluster_state: ClusterState,
+    /// Refuse changes of members after which the cluster might have no quorum
+    #[arg(
+        long,
+        env = "ETCD_STRICT_RECONFIG_CHECK",
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    strict_reconfig_check: bool,
     /// Tells clusters apart that happen to have the same URLs
     #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN", default_value = "etcd-cluster")]
     initial_cluster_token: String,
@@ -73,14 +114,8 @@ pub(crate) struct StoreArgs {
 impl StoreArgs {
     /// The settings that the arguments mean.
     pub(crate) fn into_config(self) -> Result<Config> {
-        let cluster =
-            self.initial_cluster.unwrap_or_else(|| format!("{}={}", self.name, self.initial_advertise_peer_urls));
-        let member = |part: &str| -> Result<(String, String)> {
-            let (name, url) =
-                part.split_once('=').with_context(|| format!("--initial-cluster: {part:?} is not NAME=URL"))?;
-            Ok((name.to_owned(), url.to_owned()))
-        };
-        let initial_cluster = cluster.split(',').map(member).collect::<Result<BTreeMap<_, _>>>()?;
+        let own = &self.initial_advertise_peer_urls;
+        let initial_cluster = founding_cluster(self.initial_cluster.as_deref(), &self.name, own)?;
         Ok(Config {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name))),
             name: self.name,
@@ -88,6 +123,8 @@ impl StoreArgs {
             advertise_client_urls: self.advertise_client_urls,
             listen_peer_urls: self.listen_peer_urls,
             initial_cluster,
+            joins_existing: self.initial_cluster_state == ClusterState::Existing,
+            strict_reconfig_check: self.strict_reconfig_check,
             initial_cluster_token: self.initial_cluster_token,
             heartbeat_interval: Duration::from_millis(self.heartbeat_interval),
             election_timeout: Duration::from_millis(self.election_timeout),
@@ -106,6 +143,25 @@ impl StoreArgs {
             },
         })
     }
+}
+
+/// Members by name, from `--initial-cluster`; without it, the own one alone.
+pub(crate) fn founding_cluster(
+    given: Option<&str>,
+    name: &str,
+    own: &[String],
+) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut members = BTreeMap::<String, Vec<String>>::new();
+    let Some(given) = given else {
+        members.insert(name.to_owned(), own.to_vec());
+        return Ok(members);
+    };
+    for part in given.split(',') {
+        let pair = part.split_once('=');
+        let (name, url) = pair.with_context(|| format!("--initial-cluster: {part:?} is not NAME=URL"))?;
+        members.entry(name.to_owned()).or_default().push(url.to_owned());
+    }
+    Ok(members)
 }
 
 /// Go's flags take one dash or two; clap takes two. Only the store is written the Go way.

@@ -44,6 +44,45 @@ pub enum RequestError {
     /// More bytes than a request may have.
     #[error("etcdserver: request is too large")]
     TooLarge,
+    /// A member of that number, or one was removed.
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    /// A peer URL of another member.
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlExists,
+    /// Peer URLs that aren't URLs.
+    #[error("etcdserver: given member URLs are invalid")]
+    BadMemberUrls,
+    /// No such member.
+    #[error("etcdserver: member not found")]
+    MemberNotFound,
+    /// A change after which those who have started would be no quorum.
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    /// A change while members don't answer.
+    #[error("etcdserver: unhealthy cluster")]
+    Unhealthy,
+    /// A member that votes already.
+    #[error("etcdserver: can only promote a learner member")]
+    MemberNotLearner,
+    /// A learner that is still catching up.
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    /// One learner more than allowed.
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners,
+    /// A request that a learner doesn't serve.
+    #[error("etcdserver: rpc not supported for learner")]
+    NotForLearner,
+    /// A request for the leader alone.
+    #[error("etcdserver: not leader")]
+    NotLeader,
+    /// A member that can't take over.
+    #[error("etcdserver: bad leader transferee")]
+    BadTransferee,
+    /// Nobody took over in time.
+    #[error("etcdserver: request timed out, leader transfer took too long")]
+    TransferTimeout,
     /// Nobody leads; the request was certainly not made.
     #[error("etcdserver: no leader")]
     NoLeader,
@@ -62,4 +101,30 @@ pub enum RequestError {
     /// The member's disk failed; it must stop.
     #[error("etcdserver: the member's storage failed")]
     Disk,
+}
+
+impl RequestError {
+    /// Errors that the leader sends to a member that asked it.
+    const SENT: [Self; 14] = [
+        Self::MemberExists,
+        Self::PeerUrlExists,
+        Self::BadMemberUrls,
+        Self::MemberNotFound,
+        Self::NotEnoughStarted,
+        Self::Unhealthy,
+        Self::MemberNotLearner,
+        Self::LearnerNotReady,
+        Self::TooManyLearners,
+        Self::BadTransferee,
+        Self::TransferTimeout,
+        Self::NoLeader,
+        Self::Timeout,
+        Self::LeaderFailed,
+    ];
+
+    /// The error of a text that a peer sent; of one that this version doesn't know, the outcome is unknown.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        Self::SENT.into_iter().find(|error| error.to_string() == text).unwrap_or(Self::LeaderFailed)
+    }
 }

@@ -1,14 +1,17 @@
 //! The store's decisions: consensus, revisions, leases.
 //!
 //! Pure: no clock, no thread, no disk, no socket. [`replica`] turns inputs into an
-//! ordered list of effects around raft-rs; [`mvcc`] turns committed commands into
-//! writes, events and answers; [`lease`] says what has expired, given the time.
+//! ordered list of effects around raft-rs; [`machine`] turns committed commands into
+//! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
+//! about the cluster itself. [`lease`] says what has expired, given the time.
 //!
 //! Absences: nothing here waits; nothing here reads randomness; nothing that
 //! reaches output depends on the order of a hash map.
 
 pub mod errors;
 pub mod lease;
+pub mod machine;
+pub mod membership;
 pub mod mvcc;
 pub mod replica;
 

@@ -69,6 +69,8 @@ pub struct Writes {
     pub ended: Vec<i64>,
     /// The new compacted revision, if it moved.
     pub compacted: Option<i64>,
+    /// The members, if they changed.
+    pub members: Option<crate::wire::Membership>,
 }
 
 /// The answer to a command.
@@ -86,6 +88,8 @@ pub enum Answer {
     LeaseGrant(i64, i64),
     /// To LeaseRevoke.
     LeaseRevoke,
+    /// To a change of members: those there are now.
+    Members(Vec<crate::wire::Member>),
 }
 
 /// A lease: its time to live and the keys that go with it.
@@ -190,6 +194,12 @@ impl Mvcc {
     #[must_use]
     pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
         self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The version of a key that a read at a revision sees.
+    #[must_use]
+    pub fn newest_at(&self, key: &[u8], revision: i64) -> Option<Revision> {
+        self.index.at(key, revision).map(|version| version.at)
     }
 
     /// Keys that are there now.

@@ -22,8 +22,8 @@ mod tests;
 pub use image::{Image, Peer};
 pub use log::Log;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
-use raft::{Config, RawNode, ReadState, SnapshotStatus, StateRole, Storage as _};
+use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use raft::{Config, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole, Storage as _};
 
 /// What a member needs to know of its timing, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +188,29 @@ impl Replica {
         self.node.propose(Vec::new(), command).map_err(|_| ProposeError::Dropped)
     }
 
+    /// Puts a change of members into the log, as the leader. Its context is the command it goes with.
+    ///
+    /// # Errors
+    /// [`ProposeError::Dropped`]: this member doesn't lead, or an earlier change isn't applied yet.
+    pub fn propose_members(&mut self, change: &ConfChange) -> Result<(), ProposeError> {
+        // raft-rs would put an empty entry into its place without a word.
+        if !self.is_leader() || self.node.raft.has_pending_conf() {
+            return Err(ProposeError::Dropped);
+        }
+        self.node.propose_conf_change(Vec::new(), change.clone()).map_err(|_| ProposeError::Dropped)
+    }
+
+    /// A change of members was applied to the state. Comes before [`Replica::applied`] of its index.
+    ///
+    /// # Panics
+    /// If raft can't follow what the state accepted: they would disagree on who votes.
+    pub fn members_changed(&mut self, change: &ConfChange) {
+        match self.node.apply_conf_change(change) {
+            Ok(conf_state) => self.node.mut_store().set_conf_state(conf_state),
+            Err(error) => panic!("raft refuses a change of members that the state accepted: {error}"),
+        }
+    }
+
     /// Asks for an index at which a read is linearizable; returns its context. The
     /// request may be lost: ask again, with a new context.
     pub fn read_index(&mut self) -> Vec<u8> {
@@ -222,9 +245,27 @@ impl Replica {
         self.node.report_snapshot(peer, status);
     }
 
-    /// Asks another member to lead.
+    /// Asks another member to lead. Nothing is proposed meanwhile.
     pub fn transfer_to(&mut self, peer: u64) {
         self.node.transfer_leader(peer);
+    }
+
+    /// As the leader: the index up to which a member's log is known to be its own; `None` if it isn't a member.
+    pub fn matched(&self, peer: u64) -> Option<u64> {
+        if !self.is_leader() {
+            return None;
+        }
+        self.node.raft.prs().get(peer).map(|progress| progress.matched)
+    }
+
+    /// As the leader: the voter besides it whose log is the longest.
+    pub fn best_successor(&self) -> Option<u64> {
+        let tracker = self.node.raft.prs();
+        let voters = tracker.iter().filter(|(id, _)| tracker.conf().voters().contains(**id) && **id != self.id());
+        // Of equals the first, so that the same state gives the same answer.
+        voters
+            .max_by_key(|(id, progress)| (progress.recent_active, progress.matched, std::cmp::Reverse(**id)))
+            .map(|(id, _)| *id)
     }
 
     /// Drops entries up to the index from memory; they are in the state.
@@ -235,6 +276,29 @@ impl Replica {
     /// The index of the snapshot a peer waits for, if one does: build it and call [`Replica::offer_snapshot`].
     pub fn wanted_snapshot(&self) -> Option<u64> {
         self.node.store().wanted_snapshot()
+    }
+
+    /// As the leader: the index from which on a member needs entries that it hasn't got, of those that answer or are
+    /// sent a snapshot. `None`: nobody is behind.
+    pub fn needed_from(&self) -> Option<u64> {
+        if !self.is_leader() {
+            return None;
+        }
+        let needed = self.node.raft.prs().iter().filter_map(|(_, progress)| match progress.state {
+            ProgressState::Snapshot => Some(progress.pending_snapshot),
+            _ => progress.recent_active.then_some(progress.matched),
+        });
+        needed.min()
+    }
+
+    /// Whether a member is being sent a snapshot.
+    pub fn sends_snapshot(&self) -> bool {
+        self.is_leader() && self.node.raft.prs().iter().any(|(_, progress)| progress.state == ProgressState::Snapshot)
+    }
+
+    /// Takes an offered snapshot back.
+    pub fn withdraw_snapshot(&mut self) {
+        self.node.mut_store().withdraw_snapshot();
     }
 
     /// Offers a snapshot of the state to peers that are too far behind.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use store_core::wire::Member;
 
 /// A certificate, its key and the CA of the other side; PEM files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,8 +33,12 @@ pub struct Config {
     pub advertise_client_urls: Vec<String>,
     /// Where peers are served.
     pub listen_peer_urls: Vec<String>,
-    /// Every member's name and peer URL.
-    pub initial_cluster: BTreeMap<String, String>,
+    /// Every member's name and peer URLs, as a new folder begins.
+    pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// Whether a new folder joins a cluster that runs already.
+    pub joins_existing: bool,
+    /// Whether changes of members are refused that the cluster can't bear.
+    pub strict_reconfig_check: bool,
     /// Tells clusters apart that happen to have the same URLs.
     pub initial_cluster_token: String,
     /// Time between heartbeats.
@@ -66,7 +71,9 @@ impl Default for Config {
             listen_client_urls: vec![client.clone()],
             advertise_client_urls: vec![client],
             listen_peer_urls: vec![peer.clone()],
-            initial_cluster: [("default".to_owned(), peer)].into(),
+            initial_cluster: [("default".to_owned(), vec![peer])].into(),
+            joins_existing: false,
+            strict_reconfig_check: true,
             initial_cluster_token: "etcd-cluster".to_owned(),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
@@ -75,14 +82,6 @@ impl Default for Config {
             peer_tls: Tls::default(),
         }
     }
-}
-
-/// A member as the cluster knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) peer_url: String,
 }
 
 /// Scheme and `host:port` of a URL.
@@ -105,14 +104,6 @@ impl Config {
     /// # Errors
     /// The first setting that can't work, and why.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !self.initial_cluster.contains_key(&self.name) {
-            let known: Vec<&str> = self.initial_cluster.keys().map(String::as_str).collect();
-            return refuse(format!(
-                "couldn't find local name {:?} in the initial cluster ({})",
-                self.name,
-                known.join(", ")
-            ));
-        }
         if self.election_timeout < self.heartbeat_interval * 5 {
             return refuse(format!(
                 "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
@@ -130,32 +121,58 @@ impl Config {
                 return refuse(format!("{url} needs a certificate and a key"));
             }
         }
-        for url in self.initial_cluster.values() {
+        for url in self.initial_cluster.values().flatten() {
             url_parts(url)?;
         }
         Ok(())
     }
 
-    /// Every member, ordered by number.
-    pub(crate) fn members(&self) -> Vec<Member> {
-        let number = |url: &str| {
-            let digest = Sha256::new().chain_update(url).chain_update(&self.initial_cluster_token).finalize();
-            // Never 0, which means "nobody" in raft.
-            u64::from_be_bytes(digest[..8].try_into().unwrap_or([1; 8])).max(1)
-        };
-        let member =
-            |(name, url): (&String, &String)| Member { id: number(url), name: name.clone(), peer_url: url.clone() };
-        let mut members: Vec<Member> = self.initial_cluster.iter().map(member).collect();
-        members.sort_by_key(|m| m.id);
-        members
+    /// Checks what only a new folder needs: one that was used before remembers who it is.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn validate_founding(&self) -> Result<(), ConfigError> {
+        if self.initial_cluster.contains_key(&self.name) {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.initial_cluster.keys().map(String::as_str).collect();
+        refuse(format!("couldn't find local name {:?} in the initial cluster ({})", self.name, known.join(", ")))
     }
 
-    /// The cluster's number: of all members together.
-    pub(crate) fn cluster_id(&self) -> u64 {
-        let mut digest = Sha256::new();
-        for member in self.members() {
-            digest.update(member.id.to_be_bytes());
-        }
-        u64::from_be_bytes(digest.finalize()[..8].try_into().unwrap_or([1; 8]))
+    /// The peer URLs of this member, as a new folder begins.
+    pub(crate) fn own_peer_urls(&self) -> Vec<String> {
+        self.initial_cluster.get(&self.name).cloned().unwrap_or_default()
     }
+
+    /// The members that a new cluster begins with.
+    pub(crate) fn founders(&self) -> Vec<Member> {
+        let member = |(name, urls): (&String, &Vec<String>)| Member {
+            id: member_id(urls, &self.initial_cluster_token, &[]),
+            name: name.clone(),
+            peer_ur_ls: urls.clone(),
+            ..Member::default()
+        };
+        self.initial_cluster.iter().map(member).collect()
+    }
+
+    /// The number of a cluster that begins with these founders.
+    pub(crate) fn cluster_id(&self) -> u64 {
+        let mut ids: Vec<u64> = self.founders().iter().map(|member| member.id).collect();
+        ids.sort_unstable();
+        digest(ids.iter().map(|id| id.to_be_bytes().to_vec()))
+    }
+}
+
+/// A member's number: of its peer URLs, its cluster's token, and whatever else tells it from an earlier one there.
+pub(crate) fn member_id(peer_urls: &[String], token: &str, salt: &[u8]) -> u64 {
+    let mut urls = peer_urls.to_vec();
+    urls.sort_unstable();
+    digest([urls.join(",").into_bytes(), token.as_bytes().to_vec(), salt.to_vec()])
+}
+
+fn digest(parts: impl IntoIterator<Item = Vec<u8>>) -> u64 {
+    let mut digest = Sha256::new();
+    parts.into_iter().for_each(|part| digest.update(part));
+    // Never 0, which means "nobody" in raft. A digest has 32 bytes, so the first eight are there.
+    u64::from_be_bytes(digest.finalize()[..8].try_into().unwrap_or([1; 8])).max(1)
 }

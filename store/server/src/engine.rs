@@ -12,11 +12,13 @@
 //!   E3  A failed disk stops the member: nothing is acknowledged on its word.
 
 mod apply;
+mod leader;
 mod owner;
 mod persist;
+mod snapshots;
 
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
@@ -24,18 +26,21 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prost::Message as _;
-use raft::eraftpb::{ConfState, Message};
+use raft::eraftpb::{ConfChange, ConfState, Message};
 use store_core::errors::RequestError;
+use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
-use store_core::wire::{Command, command::Request};
+use store_core::wire::{Command, MemberChange, command::Request, peer_answer};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::identity::Identity;
 use crate::peers::Peers;
-use crate::state::{State, StateError};
+use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
+pub(crate) use snapshots::Copied;
 
 /// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the
 /// engine's own threads tell is bounded by what they were given and is never refused: the owner
@@ -47,6 +52,8 @@ const LOG_QUEUE_MAX: usize = 4096;
 const WAITING_MAX: usize = 20_000;
 /// How long a request may take before its outcome counts as unknown.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// Backups that are sent at once.
+const BACKUPS_MAX: usize = 2;
 /// Recent changes that watchers read without touching the disk.
 const RING_CHANGES_MAX: usize = 4096;
 const RING_BYTES_MAX: usize = 4 << 20;
@@ -60,6 +67,17 @@ pub(crate) enum Input {
         command: Vec<u8>,
         dropped: oneshot::Sender<()>,
     },
+    ProposeMembers {
+        change: Box<ConfChange>,
+        dropped: oneshot::Sender<()>,
+    },
+    /// A change of members was applied.
+    Members {
+        change: Option<Box<ConfChange>>,
+        members: Box<Members>,
+    },
+    /// A peer says that this member was removed.
+    Removed,
     Read(oneshot::Sender<Result<(), RequestError>>),
     Persisted(u64),
     Applied {
@@ -77,7 +95,25 @@ pub(crate) enum Input {
         renew: bool,
         reply: oneshot::Sender<Option<i64>>,
     },
-    Snapshot(Box<raft::eraftpb::Snapshot>),
+    /// How far a peer's log is, and the leader's own; `None` unless this member leads and knows the peer.
+    Progress {
+        peer: u64,
+        reply: oneshot::Sender<Option<(u64, u64)>>,
+    },
+    /// Let another member lead; without one named, the one that is furthest.
+    Transfer {
+        to: Option<u64>,
+    },
+    /// Somebody wants a copy of the state.
+    Copy(oneshot::Sender<Arc<Copied>>),
+    /// A copy of the state was made.
+    Copied(Arc<Copied>),
+    /// A snapshot came, files and message.
+    Received {
+        message: Box<Message>,
+        received: Box<Received>,
+        done: oneshot::Sender<()>,
+    },
     SnapshotSent {
         peer: u64,
         delivered: bool,
@@ -107,6 +143,15 @@ struct Ring {
     floor: i64,
 }
 
+/// Why a member ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its disk failed.
+    Storage(String),
+    /// It isn't a member any more.
+    Removed,
+}
+
 /// The engine, as the rest of the member sees it.
 pub(crate) struct Engine {
     pub(crate) id: u64,
@@ -115,14 +160,23 @@ pub(crate) struct Engine {
     /// Of them, requests and messages.
     queued: AtomicUsize,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
-    leader_asks: Mutex<HashMap<u64, oneshot::Sender<Option<i64>>>>,
+    questions: Mutex<HashMap<u64, oneshot::Sender<Option<peer_answer::Answer>>>>,
     next_request: AtomicU64,
     applied: AtomicU64,
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
     ring: Mutex<Ring>,
     pub(crate) syncs: AtomicU64,
-    pub(crate) failed: watch::Sender<Option<String>>,
+    members: watch::Sender<Members>,
+    /// What peers that are far behind are sent.
+    copied: Mutex<Option<Arc<Copied>>>,
+    copies: PathBuf,
+    next_copy: AtomicU64,
+    /// Backups that are sent at once; each keeps old files on disk.
+    pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// Whether changes of members are refused that the cluster can't bear.
+    strict: bool,
+    pub(crate) ended: watch::Sender<Option<End>>,
 }
 
 /// Why a member can't start.
@@ -150,24 +204,18 @@ pub(crate) struct Opened {
     receiver: Receiver<Input>,
     replica: Replica,
     wal: Wal,
-    rank: u64,
-    size: u64,
     tick: Duration,
 }
 
 impl Engine {
-    /// Opens log and state of a member.
-    pub(crate) fn open(config: &Config, boot: u64) -> Result<Opened, OpenError> {
-        let members = config.members();
-        let own = members.iter().position(|m| m.name == config.name).unwrap_or(0);
-        let id = members[own].id;
-        let folder = |path: &Path| {
-            std::fs::create_dir_all(path)
-                .map_err(|source| OpenError::Folder { path: path.display().to_string(), source })
-        };
-        folder(&config.data_dir)?;
-        let (state, applied, applied_term) = State::open(&config.data_dir.join("state"))?;
-        let conf_state = ConfState::from((members.iter().map(|m| m.id).collect::<Vec<_>>(), vec![]));
+    /// Opens the log of a member, to go on from its state.
+    fn open(config: &Config, state: State, identity: &Identity, boot: u64) -> Result<Opened, OpenError> {
+        let id = identity.id;
+        let copies = config.data_dir.join(snapshots::FOLDER);
+        snapshots::prepare(&copies)?;
+        let (applied, applied_term) = state.applied()?;
+        // Before its first snapshot, one that joins knows nobody who votes: the leader will tell.
+        let conf_state = if applied == 0 { ConfState::default() } else { identity.members.conf_state() };
         let (wal, log) = Wal::open(&config.data_dir.join("log"), applied, applied_term, conf_state)?;
         let ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
         let timing = Timing::spread(usize::try_from(ticks).unwrap_or(10).max(2), 1);
@@ -179,7 +227,7 @@ impl Engine {
             state,
             inputs,
             queued: AtomicUsize::new(0),
-            leader_asks: Mutex::new(HashMap::new()),
+            questions: Mutex::new(HashMap::new()),
             waiting: Mutex::new(HashMap::new()),
             // Numbers of one member never meet those of another, nor those of its earlier runs.
             next_request: AtomicU64::new(id.rotate_left(32) ^ boot),
@@ -188,10 +236,15 @@ impl Engine {
             revision: watch::Sender::new(revision),
             ring: Mutex::new(Ring { floor: revision, ..Ring::default() }),
             syncs: AtomicU64::new(0),
-            failed: watch::Sender::new(None),
+            members: watch::Sender::new(identity.members.clone()),
+            copied: Mutex::new(None),
+            copies,
+            next_copy: AtomicU64::new(0),
+            backups: Arc::new(tokio::sync::Semaphore::new(BACKUPS_MAX)),
+            strict: config.strict_reconfig_check,
+            ended: watch::Sender::new(None),
         });
-        let (rank, size) = (own as u64, members.len() as u64);
-        Ok(Opened { engine, receiver, replica, wal, rank, size, tick: config.heartbeat_interval })
+        Ok(Opened { engine, receiver, replica, wal, tick: config.heartbeat_interval })
     }
 
     /// Gives a request or message to the owner; `false` if too many wait or it has ended.
@@ -209,12 +262,26 @@ impl Engine {
         let _ = self.inputs.send(input);
     }
 
-    /// Commits a command and returns its answer (E1).
+    /// Commits a request and returns its answer (E1).
     pub(crate) async fn propose(&self, request: Request) -> Outcome {
         store_core::mvcc::check::request(&request)?;
-        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        self.commit(Command { request: Some(request), ..Command::default() }).await
+    }
+
+    /// Commits a change of members that raft needn't know of.
+    pub(crate) async fn propose_member(&self, change: MemberChange) -> Outcome {
+        self.commit(Command { member: Some(change), ..Command::default() }).await
+    }
+
+    async fn commit(&self, command: Command) -> Outcome {
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let command = Command { request_id, request: Some(request) }.encode_to_vec();
+        let command = Command { request_id, ..command }.encode_to_vec();
+        self.until_applied(request_id, |dropped| Input::Propose { command: command.clone(), dropped }).await
+    }
+
+    /// Proposes until it isn't dropped, and waits until it is applied.
+    async fn until_applied(&self, request_id: u64, input: impl Fn(oneshot::Sender<()>) -> Input) -> Outcome {
+        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
         loop {
             self.wait_for_leader(deadline).await?;
             let (sender, answer) = oneshot::channel();
@@ -227,7 +294,7 @@ impl Engine {
             }
             let _forget = Forget { engine: self, request_id };
             let (dropped, was_dropped) = oneshot::channel();
-            if !self.send(Input::Propose { command: command.clone(), dropped }) {
+            if !self.send(input(dropped)) {
                 return Err(RequestError::Busy);
             }
             tokio::select! {
@@ -264,55 +331,6 @@ impl Engine {
         }
     }
 
-    /// Renews a lease, or asks for its remaining seconds; -1 if there is no such lease,
-    /// `None` if no leader answers. A follower asks the leader.
-    pub(crate) async fn keep_alive(&self, peers: &Peers, lease: i64, renew: bool) -> Option<i64> {
-        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
-        while self.wait_for_leader(deadline).await.is_ok() {
-            let leader = self.position.borrow().leader;
-            let asked = if leader == self.id {
-                self.keep_alive_here(lease, renew).await
-            } else {
-                self.ask_leader(peers, leader, lease, renew).await
-            };
-            if asked.is_some() {
-                return asked;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        None
-    }
-
-    /// As the leader; `None` if this member isn't.
-    pub(crate) async fn keep_alive_here(&self, lease: i64, renew: bool) -> Option<i64> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Input::KeepAlive { lease, renew, reply });
-        tokio::time::timeout(Duration::from_secs(1), answer).await.ok()?.ok()?
-    }
-
-    async fn ask_leader(&self, peers: &Peers, leader: u64, lease: i64, renew: bool) -> Option<i64> {
-        let nonce = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let (reply, answer) = oneshot::channel();
-        {
-            let mut asks = self.leader_asks.lock();
-            if asks.len() >= WAITING_MAX {
-                return None;
-            }
-            asks.insert(nonce, reply);
-        }
-        peers.ask(leader, nonce, lease, renew);
-        let answer = tokio::time::timeout(Duration::from_secs(1), answer).await;
-        self.leader_asks.lock().remove(&nonce);
-        answer.ok()?.ok()?
-    }
-
-    /// A leader's answer to [`Engine::ask_leader`].
-    pub(crate) fn leader_answered(&self, nonce: u64, remaining: Option<i64>) {
-        if let Some(reply) = self.leader_asks.lock().remove(&nonce) {
-            let _ = reply.send(remaining);
-        }
-    }
-
     pub(crate) fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
     }
@@ -320,6 +338,11 @@ impl Engine {
     /// Tells of each new revision.
     pub(crate) fn revisions(&self) -> watch::Receiver<i64> {
         self.revision.subscribe()
+    }
+
+    /// Tells of each change of members.
+    pub(crate) fn members(&self) -> watch::Receiver<Members> {
+        self.members.subscribe()
     }
 
     pub(crate) fn applied(&self) -> u64 {
@@ -412,9 +435,28 @@ impl Running {
     }
 }
 
+/// Opens the state in a member's folder.
+pub(crate) async fn open_state(data_dir: PathBuf) -> Result<State, OpenError> {
+    blocking(move || {
+        std::fs::create_dir_all(&data_dir)
+            .map_err(|source| OpenError::Folder { path: data_dir.display().to_string(), source })?;
+        Ok(State::open(&data_dir.join("state"))?)
+    })
+    .await
+}
+
+/// Opens a member's log, to go on from its state.
+pub(crate) async fn open(config: Config, state: State, identity: Identity, boot: u64) -> Result<Opened, OpenError> {
+    blocking(move || Engine::open(&config, state, &identity, boot)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
 /// Starts the engine's threads.
 pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken) -> std::io::Result<Running> {
-    let Opened { engine, receiver, replica, wal, rank, size, tick } = opened;
+    let Opened { engine, receiver, replica, wal, tick } = opened;
     let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
     let (to_state, state_inbox) = sync_channel(1024);
     let spawn =
@@ -428,7 +470,7 @@ pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken
         spawn("store-state", Box::new(move || apply::run(&engine, &state_inbox)))?
     };
     let owner_thread = {
-        let owner = owner::Owner::new(engine, peers, replica, to_log, to_state, owner::Pace { rank, size, tick });
+        let owner = owner::Owner::new(engine, peers, replica, to_log, to_state, tick);
         spawn("store-raft", Box::new(move || owner.run(&receiver, &shutdown)))?
     };
     Ok(Running { threads: vec![owner_thread, log_thread, state_thread] })

@@ -1,5 +1,6 @@
 //! etcd's v3 API.
 
+mod cluster;
 mod kv;
 mod lease;
 mod maintenance;
@@ -7,6 +8,8 @@ mod watch;
 
 use std::sync::Arc;
 
+use axum::extract::State;
+use axum::middleware::Next;
 use store_core::errors::RequestError;
 use store_core::wire::ResponseHeader;
 use tonic::service::Routes;
@@ -47,6 +50,11 @@ impl Service {
         Some(ResponseHeader { cluster_id: self.cluster_id, member_id: self.engine.id, revision, raft_term: term })
     }
 
+    /// Whether this member only learns, and doesn't vote yet.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.engine.members().borrow().get(self.engine.id).is_some_and(|member| member.is_learner)
+    }
+
     /// The header at the newest revision of this member.
     pub(crate) fn header_now(&self) -> Option<ResponseHeader> {
         let revision = self.engine.state.read().0.revision();
@@ -64,6 +72,22 @@ pub(crate) fn routes(service: &Service) -> Routes {
         .add_service(MaintenanceServer::new(service.clone()))
 }
 
+/// What a learner answers; a range only if it is serializable.
+const LEARNERS_PATHS: [&str; 3] =
+    ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"];
+
+/// Turns away what a learner can't answer. Source: etcd `isRPCSupportedForLearner`.
+pub(crate) async fn refuse_as_learner(
+    State(service): State<Service>,
+    request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    if service.is_learner() && !LEARNERS_PATHS.contains(&request.uri().path()) {
+        return status(RequestError::NotForLearner).into_http();
+    }
+    next.run(request).await
+}
+
 /// The one place where errors become gRPC codes. Source: etcd `rpctypes/error.go`.
 pub(crate) fn status(error: RequestError) -> Status {
     use RequestError as E;
@@ -75,12 +99,27 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::TooManyOps
         | E::DuplicateKey
         | E::InvalidSort
-        | E::TooLarge => Code::InvalidArgument,
+        | E::TooLarge
+        | E::BadMemberUrls => Code::InvalidArgument,
         E::Compacted | E::Future | E::LeaseTooLong => Code::OutOfRange,
-        E::LeaseNotFound => Code::NotFound,
-        E::LeaseExists => Code::FailedPrecondition,
+        E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
+        E::LeaseExists
+        | E::MemberExists
+        | E::PeerUrlExists
+        | E::NotEnoughStarted
+        | E::MemberNotLearner
+        | E::LearnerNotReady
+        | E::TooManyLearners
+        | E::NotLeader
+        | E::BadTransferee => Code::FailedPrecondition,
         E::Busy => Code::ResourceExhausted,
-        E::NoLeader | E::Timeout | E::LeaderFailed | E::Stopped => Code::Unavailable,
+        E::NoLeader
+        | E::Timeout
+        | E::LeaderFailed
+        | E::Stopped
+        | E::Unhealthy
+        | E::NotForLearner
+        | E::TransferTimeout => Code::Unavailable,
         E::Disk => Code::DataLoss,
     };
     Status::new(code, error.to_string())

@@ -6,26 +6,39 @@
 //! acknowledged before a majority's disks hold it.
 
 mod authority;
+mod backup;
 pub mod config;
 mod engine;
 mod grpc;
+mod identity;
 mod peers;
+mod restore;
 mod serve;
 mod state;
 mod tls;
 mod wal;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use store_core::membership::Members;
+use store_core::wire::member_change::Change;
+use store_core::wire::{Member, MemberChange};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use backup::BackupError;
 pub use config::{Config, ConfigError, Tls};
 pub use engine::OpenError;
+pub use identity::IdentityError;
+pub use peers::JoinError;
+pub use restore::{BackupStatus, RestoreOptions, restore, status as backup_status};
 pub use state::StateError;
 pub use tls::TlsError;
 pub use wal::WalError;
+
+/// Pause before the cluster is told again who this member is.
+const DESCRIBE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a member doesn't run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +52,14 @@ pub enum ServeError {
     /// Log or state can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// It isn't known which member this is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The member was removed from its cluster; its folder is of no use any more.
+    #[error(
+        "this member was removed from the cluster; to join again, add it as a new member and start it with an empty folder"
+    )]
+    Removed,
     /// An address can't be served on.
     #[error("listening on {url}")]
     Listen {
@@ -78,21 +99,21 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     }
     // Nanoseconds tell one run of a member from another.
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
-    let opened = {
-        let config = config.clone();
-        tokio::task::spawn_blocking(move || engine::Engine::open(&config, boot)).await
-    };
-    let opened = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let state = engine::open_state(config.data_dir.clone()).await?;
+    let identity = identity::find(&config, &state, peer_tls.as_ref().map(|tls| &tls.client)).await?;
+    let opened = engine::open(config.clone(), state, identity.clone(), boot).await?;
     let engine = opened.engine.clone();
-    let members = Arc::new(config.members());
     let stop = CancellationToken::new();
-    let peers = peers::Peers::start(&members, engine.id, peer_tls.as_ref(), &engine, &stop);
+    let cluster_id = identity.members.cluster_id();
+    let own_url = identity.members.get(engine.id).and_then(|m| m.peer_ur_ls.first().cloned()).unwrap_or_default();
+    let peers = peers::Peers::new(&engine, cluster_id, own_url, peer_tls.as_ref(), &stop);
+    tokio::spawn(peers.clone().follow());
     let running = engine::run(opened, peers.clone(), stop.clone()).map_err(ServeError::Thread)?;
     for (secure, listener) in peer_listeners {
         let tls = if secure { peer_tls.clone() } else { None };
-        tokio::spawn(peers::serve(listener, tls, engine.clone(), peers.clone(), members.clone(), stop.clone()));
+        tokio::spawn(peers::serve(listener, tls, peers.clone(), stop.clone()));
     }
-    let cluster_id = config.cluster_id();
+    tokio::spawn(describe(engine.clone(), config.clone(), stop.clone()));
     tracing::info!(
         name = config.name,
         member = format!("{:x}", engine.id),
@@ -112,6 +133,37 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     stop.cancel();
     let ended = tokio::task::spawn_blocking(move || running.join()).await;
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    let failed = engine.failed.borrow().clone();
-    failed.map_or(Ok(()), |why| Err(ServeError::Storage(why)))
+    let ended = engine.ended.borrow().clone();
+    match ended {
+        None => Ok(()),
+        Some(engine::End::Storage(why)) => Err(ServeError::Storage(why)),
+        Some(engine::End::Removed) => Err(ServeError::Removed),
+    }
+}
+
+/// Tells the cluster this member's name and client URLs, until they are known.
+async fn describe(engine: Arc<engine::Engine>, config: Config, stop: CancellationToken) {
+    let own = |members: &Members| members.get(engine.id).cloned();
+    let wanted = |member: &Member| member.name == config.name && member.client_ur_ls == config.advertise_client_urls;
+    loop {
+        let known = own(&engine.members().borrow());
+        if known.as_ref().is_some_and(wanted) {
+            return;
+        }
+        let described = Member {
+            id: engine.id,
+            name: config.name.clone(),
+            client_ur_ls: config.advertise_client_urls.clone(),
+            ..Member::default()
+        };
+        let change = MemberChange { change: Some(Change::Describe(described)) };
+        let told = tokio::select! {
+            () = stop.cancelled() => return,
+            told = engine.propose_member(change) => told,
+        };
+        if let Err(error) = told {
+            tracing::debug!(%error, "telling the cluster this member's name and client URLs");
+            tokio::time::sleep(DESCRIBE_PAUSE).await;
+        }
+    }
 }

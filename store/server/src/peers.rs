@@ -1,31 +1,38 @@
 //! Peers: raft messages over connections of their own, mutual TLS if configured.
 //!
-//! Each member dials each other one and sends frames: a length and a message. A
-//! queue that is full drops messages: raft repeats what matters. A lost connection
-//! is dialled again after a pause.
+//! Each member dials each other one and sends frames. A queue that is full drops
+//! messages: raft repeats what matters. A lost connection is dialled again after a
+//! pause. Who is dialled follows the cluster's members.
+
+mod accept;
+mod dial;
+mod frame;
+mod transfer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use protobuf::Message as _;
+use parking_lot::Mutex;
 use raft::eraftpb::Message;
-use rustls::pki_types::ServerName;
+use store_core::membership::Members;
 use store_core::replica::is_snapshot;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use store_core::wire::peer_answer::Answer;
+use store_core::wire::peer_question::Question;
+use store_core::wire::{PeerAnswer, PeerQuestion};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Member, url_parts};
 use crate::engine::{Engine, Input};
+pub(crate) use accept::serve;
+pub use dial::JoinError;
+pub(crate) use dial::members_at;
+use frame::Frame;
 
 /// Messages that wait for a peer's connection.
 const QUEUE_MESSAGES_MAX: usize = 4096;
-/// Larger than any message: entries come in batches of a MiB, snapshots up to 256 MiB.
-const FRAME_BYTES_MAX: usize = 300 << 20;
-const DIAL_PAUSE: Duration = Duration::from_millis(100);
-const DIAL_MAX: Duration = Duration::from_secs(2);
+/// Peers that greeted and that this member, being behind, doesn't know yet.
+const STRANGERS_MAX: usize = 16;
 
 /// TLS of both directions; `None` for plain connections.
 #[derive(Clone)]
@@ -34,295 +41,140 @@ pub(crate) struct PeerTls {
     pub(crate) client: Arc<rustls::ClientConfig>,
 }
 
-/// What goes to a peer.
-enum Frame {
-    Raft(Box<Message>),
-    /// A follower asks the leader about a lease.
-    Ask {
-        nonce: u64,
-        lease: i64,
-        renew: bool,
-    },
-    /// The leader's answer; `i64::MIN` if it doesn't lead.
-    Answer {
-        nonce: u64,
-        remaining: i64,
-    },
+/// A peer that is dialled.
+struct Peer {
+    urls: Vec<String>,
+    queue: mpsc::Sender<Frame>,
+    /// Since when it is connected.
+    connected: Arc<Mutex<Option<Instant>>>,
+    /// It told its URL itself; the members don't say so yet.
+    is_stranger: bool,
+    _stop: tokio_util::sync::DropGuard,
 }
 
-const RAFT: u8 = 0;
-const ASK: u8 = 1;
-const ANSWER: u8 = 2;
-
-impl Frame {
-    fn encode(&self) -> std::io::Result<Vec<u8>> {
-        let mut out = Vec::new();
-        match self {
-            Frame::Raft(message) => {
-                out.push(RAFT);
-                message.write_to_vec(&mut out).map_err(std::io::Error::other)?;
-            }
-            Frame::Ask { nonce, lease, renew } => {
-                out.push(ASK);
-                out.extend_from_slice(&nonce.to_be_bytes());
-                out.extend_from_slice(&lease.to_be_bytes());
-                out.push(u8::from(*renew));
-            }
-            Frame::Answer { nonce, remaining } => {
-                out.push(ANSWER);
-                out.extend_from_slice(&nonce.to_be_bytes());
-                out.extend_from_slice(&remaining.to_be_bytes());
-            }
-        }
-        Ok(out)
-    }
-
-    fn decode(bytes: &[u8]) -> std::io::Result<Self> {
-        let short = || std::io::Error::other("a frame is cut short");
-        let (kind, rest) = bytes.split_first().ok_or_else(short)?;
-        let word = |at: usize| -> std::io::Result<[u8; 8]> {
-            rest.get(at..at + 8).and_then(|w| w.try_into().ok()).ok_or_else(short)
-        };
-        match *kind {
-            RAFT => Ok(Frame::Raft(Box::new(Message::parse_from_bytes(rest).map_err(std::io::Error::other)?))),
-            ASK => {
-                let renew = rest.get(16).ok_or_else(short)? == &1;
-                Ok(Frame::Ask { nonce: u64::from_be_bytes(word(0)?), lease: i64::from_be_bytes(word(8)?), renew })
-            }
-            ANSWER => {
-                Ok(Frame::Answer { nonce: u64::from_be_bytes(word(0)?), remaining: i64::from_be_bytes(word(8)?) })
-            }
-            other => Err(std::io::Error::other(format!("a frame of unknown kind {other}"))),
-        }
-    }
-
-    fn is_snapshot(&self) -> bool {
-        matches!(self, Frame::Raft(message) if is_snapshot(message))
-    }
-}
-
-/// Queues to all peers.
+/// All peers.
 pub(crate) struct Peers {
-    queues: HashMap<u64, mpsc::Sender<Frame>>,
+    engine: Arc<Engine>,
+    cluster_id: u64,
+    own_url: String,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    shutdown: CancellationToken,
+    peers: Mutex<HashMap<u64, Peer>>,
+    /// One snapshot leaves at a time, and one comes.
+    sending: Arc<Semaphore>,
+    receiving: Arc<Semaphore>,
+    /// `send` is called by threads that belong to no runtime.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Peers {
-    /// Starts a sender for each peer.
-    pub(crate) fn start(
-        members: &[Member],
-        own: u64,
-        tls: Option<&PeerTls>,
+    /// Starts with nobody; [`Peers::follow`] brings the members.
+    pub(crate) fn new(
         engine: &Arc<Engine>,
+        cluster_id: u64,
+        own_url: String,
+        tls: Option<&PeerTls>,
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
-        let mut queues = HashMap::new();
-        for member in members.iter().filter(|m| m.id != own) {
-            let (sender, receiver) = mpsc::channel(QUEUE_MESSAGES_MAX);
-            queues.insert(member.id, sender);
-            let client = tls.map(|t| t.client.clone());
-            tokio::spawn(feed(member.clone(), client, engine.clone(), receiver, shutdown.clone()));
-        }
-        Arc::new(Self { queues })
+        Arc::new(Self {
+            engine: engine.clone(),
+            cluster_id,
+            own_url,
+            tls: tls.map(|t| t.client.clone()),
+            shutdown: shutdown.clone(),
+            peers: Mutex::new(HashMap::new()),
+            sending: Arc::new(Semaphore::new(1)),
+            receiving: Arc::new(Semaphore::new(1)),
+            runtime: tokio::runtime::Handle::current(),
+        })
     }
 
-    /// Puts a message into its peer's queue; a full queue drops it and says so.
-    pub(crate) fn send(&self, engine: &Engine, message: Message) {
-        let (to, snapshot) = (message.to, is_snapshot(&message));
-        let Some(queue) = self.queues.get(&to) else { return };
-        if queue.try_send(Frame::Raft(Box::new(message))).is_err() {
-            engine.send(if snapshot {
-                Input::SnapshotSent { peer: to, delivered: false }
-            } else {
-                Input::Unreachable(to)
-            });
-        }
-    }
-}
-
-impl Peers {
-    /// Asks the leader about a lease; the answer comes to the engine.
-    pub(crate) fn ask(&self, leader: u64, nonce: u64, lease: i64, renew: bool) {
-        self.put(leader, Frame::Ask { nonce, lease, renew });
-    }
-
-    /// A frame that may be lost: whoever waits for it asks again.
-    fn put(&self, peer: u64, frame: Frame) {
-        if let Some(queue) = self.queues.get(&peer) {
-            let _ = queue.try_send(frame);
-        }
-    }
-}
-
-async fn feed(
-    member: Member,
-    tls: Option<Arc<rustls::ClientConfig>>,
-    engine: Arc<Engine>,
-    mut queue: mpsc::Receiver<Frame>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let connected = tokio::select! {
-            () = shutdown.cancelled() => return,
-            connected = tokio::time::timeout(DIAL_MAX, dial(&member, tls.clone())) => connected,
-        };
-        if let Ok(Ok(mut stream)) = connected {
-            tracing::debug!(peer = member.name, "connected");
-            let ended = tokio::select! {
-                () = shutdown.cancelled() => return,
-                ended = forward(&mut stream, &engine, &mut queue, member.id) => ended,
-            };
-            match ended {
-                Ok(()) => return,
-                Err(error) => tracing::debug!(peer = member.name, %error, "connection lost"),
+    /// Keeps to the cluster's members until shutdown.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        let mut members = self.engine.members();
+        loop {
+            let now = members.borrow_and_update().clone();
+            self.keep_to(&now);
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                changed = members.changed() => if changed.is_err() { return },
             }
         }
-        // What waited is stale: heartbeats and appends will be made anew.
-        while let Ok(frame) = queue.try_recv() {
-            if frame.is_snapshot() {
-                engine.send(Input::SnapshotSent { peer: member.id, delivered: false });
-            }
-        }
-        engine.send(Input::Unreachable(member.id));
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(DIAL_PAUSE) => {}
-        }
     }
-}
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-async fn dial(member: &Member, tls: Option<Arc<rustls::ClientConfig>>) -> std::io::Result<BufWriter<Box<dyn Stream>>> {
-    let (secure, address) = url_parts(&member.peer_url).map_err(std::io::Error::other)?;
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let stream: Box<dyn Stream> = match (secure, tls) {
-        (false, _) => Box::new(stream),
-        (true, None) => return Err(std::io::Error::other("the peer wants TLS and none is configured")),
-        (true, Some(tls)) => {
-            let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-            Box::new(tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?)
-        }
-    };
-    Ok(BufWriter::with_capacity(64 * 1024, stream))
-}
-
-/// Writes messages as they come; `Ok` when the queue is closed.
-async fn forward(
-    stream: &mut BufWriter<Box<dyn Stream>>,
-    engine: &Engine,
-    queue: &mut mpsc::Receiver<Frame>,
-    peer: u64,
-) -> std::io::Result<()> {
-    loop {
-        let frame = match queue.try_recv() {
-            Ok(frame) => frame,
-            Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
-            Err(mpsc::error::TryRecvError::Empty) => {
-                stream.flush().await?;
-                match queue.recv().await {
-                    Some(frame) => frame,
-                    None => return Ok(()),
-                }
-            }
-        };
-        let bytes = frame.encode()?;
-        let length = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
-        stream.write_u32(length).await?;
-        stream.write_all(&bytes).await?;
-        if frame.is_snapshot() {
-            stream.flush().await?;
-            engine.send(Input::SnapshotSent { peer, delivered: true });
-        }
-    }
-}
-
-/// Accepts peers' connections.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: Option<PeerTls>,
-    engine: Arc<Engine>,
-    peers: Arc<Peers>,
-    members: Arc<Vec<Member>>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(DIAL_PAUSE).await;
-            continue;
-        };
-        let (tls, engine, peers, members, shutdown) =
-            (tls.clone(), engine.clone(), peers.clone(), members.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            let result = tokio::select! {
-                () = shutdown.cancelled() => return,
-                result = accept(stream, tls, &engine, &peers, &members) => result,
-            };
-            if let Err(error) = result {
-                tracing::debug!(%error, "a peer's connection ended");
-            }
+    fn keep_to(&self, members: &Members) {
+        let mut peers = self.peers.lock();
+        peers.retain(|id, peer| match members.get(*id) {
+            Some(member) => member.peer_ur_ls == peer.urls,
+            None => peer.is_stranger && !members.was_removed(*id),
         });
-    }
-}
-
-async fn accept(
-    stream: TcpStream,
-    tls: Option<PeerTls>,
-    engine: &Engine,
-    peers: &Peers,
-    members: &[Member],
-) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    match tls {
-        None => receive(stream, engine, peers, members).await,
-        Some(tls) => {
-            let stream =
-                tokio::time::timeout(DIAL_MAX, tokio_rustls::TlsAcceptor::from(tls.server).accept(stream)).await??;
-            receive(stream, engine, peers, members).await
+        for member in members.iter().filter(|m| m.id != self.engine.id) {
+            if peers.get(&member.id).is_none_or(|peer| peer.is_stranger) {
+                peers.insert(member.id, self.dial(member.id, member.peer_ur_ls.clone(), false));
+            }
         }
     }
-}
 
-async fn receive(
-    stream: impl AsyncRead + Unpin,
-    engine: &Engine,
-    peers: &Peers,
-    members: &[Member],
-) -> std::io::Result<()> {
-    let mut stream = tokio::io::BufReader::with_capacity(64 * 1024, stream);
-    // A connection carries one peer's messages; heartbeats come long before the first question.
-    let mut from = 0;
-    loop {
-        let length = stream.read_u32().await? as usize;
-        if length > FRAME_BYTES_MAX {
-            return Err(std::io::Error::other(format!("a frame of {length} bytes")));
+    /// Somebody greeted whom the members may not name yet: a leader that was added while this member was behind must
+    /// be answered, or this member would never learn of it.
+    fn meet(&self, id: u64, url: &str) {
+        let mut peers = self.peers.lock();
+        let strangers = peers.values().filter(|peer| peer.is_stranger).count();
+        if id != self.engine.id && !url.is_empty() && strangers < STRANGERS_MAX && !peers.contains_key(&id) {
+            peers.insert(id, self.dial(id, vec![url.to_owned()], true));
         }
-        let mut bytes = Vec::new();
-        // Space grows with what really comes, not with what was announced.
-        (&mut stream).take(length as u64).read_to_end(&mut bytes).await?;
-        if bytes.len() < length {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+
+    fn dial(&self, id: u64, urls: Vec<String>, is_stranger: bool) -> Peer {
+        let (queue, receiver) = mpsc::channel(QUEUE_MESSAGES_MAX);
+        let stop = self.shutdown.child_token();
+        let connected = Arc::new(Mutex::new(None));
+        let line = dial::Line {
+            engine: self.engine.clone(),
+            greeting: self.greeting(frame::Purpose::Talk, id),
+            urls: urls.clone(),
+            tls: self.tls.clone(),
+            connected: connected.clone(),
+            stop: stop.clone(),
+        };
+        tokio::spawn(line.feed(receiver));
+        Peer { urls, queue, connected, is_stranger, _stop: stop.drop_guard() }
+    }
+
+    /// Puts a message into its peer's queue; a full queue drops it and says so. A snapshot goes a way of its own.
+    pub(crate) fn send(&self, message: Message) {
+        let to = message.to;
+        if is_snapshot(&message) {
+            transfer::start(self, message);
+        } else if !self.put(to, Frame::Raft(Box::new(message))) {
+            self.engine.send(Input::Unreachable(to));
         }
-        match Frame::decode(&bytes)? {
-            Frame::Raft(message) => {
-                from = message.from;
-                if message.to == engine.id && members.iter().any(|m| m.id == from) {
-                    engine.send(Input::Message(message));
-                }
-            }
-            Frame::Answer { nonce, remaining } => {
-                engine.leader_answered(nonce, (remaining != i64::MIN).then_some(remaining))
-            }
-            Frame::Ask { nonce, lease, renew } => {
-                let remaining = engine.keep_alive_here(lease, renew).await.unwrap_or(i64::MIN);
-                peers.put(from, Frame::Answer { nonce, remaining });
-            }
-        }
+    }
+
+    fn greeting(&self, purpose: frame::Purpose, to: u64) -> frame::Greeting {
+        let (cluster_id, from, url) = (self.cluster_id, self.engine.id, self.own_url.clone());
+        frame::Greeting { purpose, cluster_id, from, to, url }
+    }
+
+    /// Asks the leader; the answer comes to the engine.
+    pub(crate) fn ask(&self, leader: u64, nonce: u64, question: Question) {
+        // A frame that may be lost: whoever waits for its answer asks again.
+        self.put(leader, Frame::Question(PeerQuestion { nonce, question: Some(question) }));
+    }
+
+    fn answer(&self, to: u64, nonce: u64, answer: Option<Answer>) {
+        self.put(to, Frame::Answer(PeerAnswer { nonce, answer }));
+    }
+
+    fn put(&self, to: u64, frame: Frame) -> bool {
+        let peers = self.peers.lock();
+        peers.get(&to).is_some_and(|peer| peer.queue.try_send(frame).is_ok())
+    }
+
+    /// For how long a peer has been connected; `None` if it isn't.
+    pub(crate) fn connected_for(&self, id: u64) -> Option<Duration> {
+        let peers = self.peers.lock();
+        let since = *peers.get(&id)?.connected.lock();
+        since.map(|since| since.elapsed())
     }
 }

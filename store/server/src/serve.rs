@@ -31,7 +31,8 @@ pub(crate) fn router(service: &Service) -> Router {
         .route("/version", get(|| async { format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"3.6.0"}}"#) }))
         .route("/metrics", get(metrics))
         .with_state(service.clone());
-    grpc::routes(service).into_axum_router().merge(http)
+    let for_voters = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_as_learner);
+    grpc::routes(service).into_axum_router().layer(for_voters).merge(http)
 }
 
 fn has_leader(service: &Service) -> bool {

@@ -139,8 +139,14 @@ impl Wal {
             }
             ends.push(last);
         }
-        // The state may be ahead of a log whose end was never synced: both are true, the state further.
-        let behind = log.as_ref().is_none_or(|log| raft::Storage::last_index(log).unwrap_or(0) < applied);
+        // A snapshot was installed and the log not yet begun anew behind it: what the log holds has been replaced.
+        let behind = log.as_ref().is_none_or(|log| raft::Storage::term(log, applied).ok() != Some(applied_term));
+        if let Some((log, path)) = log.as_ref().zip(paths.first())
+            && raft::Storage::first_index(log).unwrap_or(0) > applied + 1
+        {
+            let why = "it begins behind what the state holds: entries or the state are missing";
+            return Err(WalError::Damaged { path: path.display().to_string(), offset: 0, why });
+        }
         let mut log = match log {
             Some(log) if !behind => log,
             _ => Log::new(applied, applied_term, conf_state),

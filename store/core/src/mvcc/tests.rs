@@ -26,7 +26,7 @@ impl Store {
     }
 
     fn run(&mut self, request: Request) -> Result<Answer, RequestError> {
-        let command = Command { request_id: 0, request: Some(request) };
+        let command = Command { request: Some(request), ..Command::default() };
         let (writes, answer) = self.mvcc.apply(&command, &self.disk);
         for change in writes.changes.iter().filter(|c| c.kv.version > 0) {
             self.disk.0.insert(change.at, change.kv.value.clone());

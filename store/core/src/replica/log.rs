@@ -19,6 +19,8 @@ pub struct Log {
     /// Term of the entry before the first.
     before_term: u64,
     entries: VecDeque<Entry>,
+    /// What the entries take, about.
+    bytes: u64,
     offered: Option<Snapshot>,
     /// Set by raft-rs through a shared reference when a peer needs a snapshot.
     wanted: std::cell::Cell<Option<u64>>,
@@ -40,10 +42,13 @@ impl Log {
         let last = self.first + self.entries.len() as u64 - 1;
         assert!(head.index >= self.first, "entry {} is in the state machine already", head.index);
         assert!(head.index <= last + 1, "L1: a gap between {last} and {}", head.index);
-        self.entries.truncate((head.index - self.first) as usize);
+        for entry in self.entries.drain((head.index - self.first) as usize..) {
+            self.bytes -= entry_bytes(&entry);
+        }
         for entry in entries {
             let previous = self.entries.back().map_or(self.before_term, |e| e.term);
             assert!(entry.term >= previous, "L3: term {} after {previous}", entry.term);
+            self.bytes += entry_bytes(entry);
             self.entries.push_back(entry.clone());
         }
     }
@@ -59,10 +64,16 @@ impl Log {
         &self.hard_state
     }
 
+    /// Takes over who votes and who learns.
+    pub fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+    }
+
     /// Replaces everything by a snapshot's position.
     pub fn install(&mut self, snapshot: &Snapshot) {
         let metadata = snapshot.get_metadata();
         self.entries.clear();
+        self.bytes = 0;
         self.first = metadata.index + 1;
         self.before_term = metadata.term;
         self.conf_state = metadata.get_conf_state().clone();
@@ -74,10 +85,29 @@ impl Log {
     pub fn compact(&mut self, index: u64) {
         while self.first <= index && self.entries.len() > 1 {
             if let Some(entry) = self.entries.pop_front() {
+                self.bytes -= entry_bytes(&entry);
                 self.before_term = entry.term;
                 self.first += 1;
             }
         }
+    }
+
+    /// What the entries take in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The index behind which there are at most so many entries and bytes.
+    #[must_use]
+    pub fn index_before(&self, entries: usize, bytes: u64) -> u64 {
+        let mut left = bytes;
+        let kept = self.entries.iter().rev().take(entries).take_while(|entry| {
+            let fits = entry_bytes(entry) <= left;
+            left = left.saturating_sub(entry_bytes(entry));
+            fits
+        });
+        self.last() - kept.count() as u64
     }
 
     /// The entries in memory.
@@ -89,6 +119,10 @@ impl Log {
         self.wanted.get()
     }
 
+    pub(super) fn withdraw_snapshot(&mut self) {
+        self.offered = None;
+    }
+
     pub(super) fn offer_snapshot(&mut self, snapshot: Snapshot) {
         self.wanted.set(None);
         self.offered = Some(snapshot);
@@ -97,6 +131,11 @@ impl Log {
     fn last(&self) -> u64 {
         self.first + self.entries.len() as u64 - 1
     }
+}
+
+/// An entry's bytes, and what it takes besides.
+fn entry_bytes(entry: &Entry) -> u64 {
+    (entry.data.len() + entry.context.len() + size_of::<Entry>()) as u64
 }
 
 impl Storage for Log {

@@ -5,19 +5,21 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-use raft::eraftpb::{ConfState, Entry, Snapshot};
+use raft::eraftpb::Entry;
 
-use super::{Engine, Input};
-use crate::state::StateError;
+use super::{Copied, Engine, Input};
+use crate::state::{Received, StateError};
 
 /// What the state thread is given.
 pub(super) enum ToState {
     /// Committed entries, in order.
     Apply(Vec<Entry>),
     /// Replace the state; tell when it is durable.
-    Install(Box<Snapshot>, SyncSender<()>),
-    /// A peer needs a snapshot of the state.
-    Build(ConfState),
+    Install { received: Box<Received>, index: u64, done: SyncSender<()> },
+    /// Somebody wants a copy of the state.
+    Copy(tokio::sync::oneshot::Sender<Arc<Copied>>),
+    /// A peer needs a copy of the state.
+    Build,
 }
 
 /// Entries and bytes after which the state is made durable, so that the log can be cut.
@@ -74,17 +76,30 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                     }
                 }
             }
-            ToState::Install(snapshot, done) => {
-                engine.state.install(&snapshot)?;
-                engine.applied.store(snapshot.get_metadata().index, Ordering::Release);
+            ToState::Install { received, index, done } => {
+                engine.state.install(*received)?;
+                engine.applied.store(index, Ordering::Release);
                 let revision = engine.state.read().0.revision();
                 engine.restart_ring(revision);
+                // raft took the configuration from the snapshot itself.
+                engine.tell(Input::Members { change: None, members: Box::new(engine.state.members()) });
                 // The owner waits for this; it ends only with the member.
                 let _ = done.send(());
             }
-            ToState::Build(conf_state) => engine.tell(Input::Snapshot(Box::new(engine.state.snapshot(conf_state)?))),
+            ToState::Build => {
+                engine.tell(Input::Copied(copy(engine)?));
+            }
+            ToState::Copy(reply) => {
+                // Whoever wanted it may have gone; the copy goes with it.
+                let _ = reply.send(copy(engine)?);
+            }
         }
     }
+}
+
+fn copy(engine: &Arc<Engine>) -> Result<Arc<Copied>, StateError> {
+    let number = engine.next_copy.fetch_add(1, Ordering::Relaxed);
+    Ok(Arc::new(Copied::of(&engine.state, &engine.copies, number)?))
 }
 
 /// Applies an entry; returns whether compaction left something to collect.
@@ -93,6 +108,9 @@ fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
     let compacted = matches!(applied.answer, Ok(store_core::mvcc::Answer::Compact));
     if !applied.granted.is_empty() || !applied.ended.is_empty() {
         engine.tell(Input::Leases { granted: applied.granted, ended: applied.ended });
+    }
+    if let Some(members) = applied.members {
+        engine.tell(Input::Members { change: applied.conf_change.map(Box::new), members: Box::new(members) });
     }
     if !applied.changes.is_empty() {
         engine.publish(applied.changes, applied.revision);

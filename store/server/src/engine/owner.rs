@@ -5,9 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use raft::eraftpb::HardState;
+use raft::eraftpb::{ConfChange, HardState};
 use store_core::errors::RequestError;
 use store_core::lease::Deadlines;
+use store_core::membership::Members;
 use store_core::replica::{Replica, Step};
 use store_core::wire::{Command, LeaseRevokeMany, command::Request};
 use tokio::sync::oneshot;
@@ -15,24 +16,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::ToState;
 use super::persist::ToLog;
-use super::{Engine, Input, Position};
+use super::{End, Engine, Input, Position};
 use crate::peers::Peers;
+use crate::state::Received;
 
 /// Inputs taken before effects are carried out: what comes together is proposed together.
 const INPUTS_AT_ONCE: usize = 512;
 /// Ticks after which a read that got no index is asked for again.
 const READ_RETRY_TICKS: u64 = 5;
-/// Entries kept in memory for followers that are a little behind.
-const KEEP_ENTRIES: u64 = 5_000;
+/// Entries and bytes kept in memory for followers that are a little behind.
+const KEEP_ENTRIES: usize = 5_000;
+const KEEP_BYTES: u64 = 32 << 20;
+/// Bytes of entries kept for one that is being sent a snapshot; beyond, it needs another.
+const LOG_BYTES_MAX: u64 = 512 << 20;
+/// Ticks after which a copy of the state that nobody is sent goes.
+const COPY_IDLE_TICKS: u64 = 100;
+/// Ticks that a removed member stays, so that its last messages leave and another leads.
+const LEAVE_TICKS: u64 = 10;
 /// Ticks between two looks at leases.
 const LEASE_TICKS: u64 = 5;
-
-/// Timing and place among the members.
-pub(super) struct Pace {
-    pub(super) rank: u64,
-    pub(super) size: u64,
-    pub(super) tick: Duration,
-}
 
 type Reader = oneshot::Sender<Result<(), RequestError>>;
 
@@ -51,7 +53,7 @@ pub(super) struct Owner {
     replica: Replica,
     to_log: SyncSender<ToLog>,
     to_state: SyncSender<ToState>,
-    pace: Pace,
+    tick: Duration,
     ticks: u64,
     begun: Instant,
     reads: Reads,
@@ -59,7 +61,13 @@ pub(super) struct Owner {
     /// Leases whose end was proposed, so that it isn't proposed at every look.
     ending: Vec<i64>,
     building: bool,
+    /// The tick from which on nobody needed the copy of the state that is offered.
+    copy_idle_since: u64,
+    /// The state that belongs to the snapshot given to raft just now.
+    received: Option<Box<Received>>,
     hard_state: HardState,
+    /// Removed: the tick at which the member ends. Until then others take over.
+    leaving: Option<u64>,
 }
 
 impl Owner {
@@ -69,7 +77,7 @@ impl Owner {
         replica: Replica,
         to_log: SyncSender<ToLog>,
         to_state: SyncSender<ToState>,
-        pace: Pace,
+        tick: Duration,
     ) -> Self {
         let hard_state = replica.log().hard_state().clone();
         Self {
@@ -78,27 +86,32 @@ impl Owner {
             replica,
             to_log,
             to_state,
-            pace,
+            tick,
             ticks: 0,
             begun: Instant::now(),
             reads: Reads::default(),
             leases: Deadlines::default(),
             ending: Vec::new(),
             building: false,
+            copy_idle_since: 0,
+            received: None,
             hard_state,
+            leaving: None,
         }
     }
 
     /// Works until it is told to stop, or a disk fails.
     pub(super) fn run(mut self, inbox: &Receiver<Input>, shutdown: &CancellationToken) {
-        let mut next_tick = Instant::now() + self.pace.tick;
+        let mut next_tick = Instant::now() + self.tick;
         loop {
             self.carry_out();
             let now = Instant::now();
             if now >= next_tick {
-                self.tick();
+                if !self.tick() {
+                    break;
+                }
                 // A stall of the machine isn't made up for: elections are about now.
-                next_tick = now + self.pace.tick;
+                next_tick = now + self.tick;
                 continue;
             }
             match inbox.recv_timeout(next_tick - now) {
@@ -139,6 +152,22 @@ impl Owner {
                     let _ = dropped.send(());
                 }
             }
+            Input::ProposeMembers { change, dropped } => {
+                if self.replica.propose_members(&change).is_err() {
+                    let _ = dropped.send(());
+                }
+            }
+            Input::Members { change, members } => self.members_changed(change.as_deref(), *members),
+            Input::Removed => self.leave(),
+            Input::Progress { peer, reply } => {
+                let own = self.replica.matched(self.replica.id());
+                let _ = reply.send(self.replica.matched(peer).zip(own));
+            }
+            Input::Transfer { to } => {
+                if let Some(to) = to.or_else(|| self.replica.best_successor()) {
+                    self.replica.transfer_to(to);
+                }
+            }
             Input::Read(reader) => self.reads.waiting.push(reader),
             Input::Persisted(number) => self.replica.persisted(number),
             Input::Applied { index } => {
@@ -146,22 +175,37 @@ impl Owner {
                 self.answer_reads();
             }
             Input::Flushed { index } => {
-                self.replica.compact_log(index.saturating_sub(KEEP_ENTRIES));
-                let _ = self.to_log.send(ToLog::Release(index.saturating_sub(KEEP_ENTRIES)));
+                let index = self.compactable(index);
+                self.replica.compact_log(index);
+                let _ = self.to_log.send(ToLog::Release(index));
             }
             Input::Leases { granted, ended } => self.note_leases(&granted, &ended),
             Input::KeepAlive { lease, renew, reply } => {
                 let _ = reply.send(self.keep_alive(lease, renew));
             }
-            Input::Snapshot(snapshot) => {
+            Input::Copy(reply) => {
+                // A thread that has ended told so by `Failed`, which is on its way.
+                let _ = self.to_state.send(ToState::Copy(reply));
+            }
+            Input::Copied(copied) => {
                 self.building = false;
-                self.replica.offer_snapshot(*snapshot);
+                self.copy_idle_since = self.ticks;
+                self.replica.offer_snapshot(copied.to_raft());
+                *self.engine.copied.lock() = Some(copied);
+            }
+            Input::Received { message, received, done } => {
+                self.received = Some(received);
+                self.replica.receive(*message);
+                self.carry_out();
+                // raft took it or had no need of it; either way it is decided.
+                self.received = None;
+                let _ = done.send(());
             }
             Input::SnapshotSent { peer, delivered } => self.replica.snapshot_sent(peer, delivered),
             Input::Unreachable(peer) => self.replica.unreachable(peer),
             Input::Failed(why) => {
                 tracing::error!(why, "the member's storage failed; the member stops");
-                self.engine.failed.send_replace(Some(why));
+                self.engine.ended.send_replace(Some(End::Storage(why)));
                 return false;
             }
             Input::Stop => return false,
@@ -169,16 +213,37 @@ impl Owner {
         true
     }
 
-    fn tick(&mut self) {
-        self.ticks += 1;
-        self.replica.tick();
-        // Without any leader known, members stand one after the other: the first start
-        // needs no whole election timeout, and pre-vote makes it harmless.
-        if self.replica.leader() == 0
-            && self.ticks % (3 * self.pace.size) == (1 + 3 * self.pace.rank) % (3 * self.pace.size)
-        {
-            self.replica.campaign();
+    /// Takes over what raft must know of a change of members, before it learns that the change is applied.
+    fn members_changed(&mut self, change: Option<&ConfChange>, members: Members) {
+        if let Some(change) = change {
+            self.replica.members_changed(change);
         }
+        let removed = members.was_removed(self.replica.id());
+        self.engine.members.send_replace(members);
+        if removed {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            tracing::warn!("this member was removed from the cluster; it ends");
+            if let Some(successor) = self.replica.best_successor().filter(|_| self.replica.is_leader()) {
+                self.replica.transfer_to(successor);
+            }
+            self.leaving = Some(self.ticks + LEAVE_TICKS);
+        }
+    }
+
+    /// Time passes; `false` ends the member.
+    fn tick(&mut self) -> bool {
+        self.ticks += 1;
+        if self.leaving.is_some_and(|at| at <= self.ticks) {
+            self.engine.ended.send_replace(Some(End::Removed));
+            return false;
+        }
+        self.replica.tick();
+        self.stand_early();
         if let Some((_, _, since)) = &self.reads.asked
             && self.ticks - since >= READ_RETRY_TICKS
         {
@@ -188,7 +253,43 @@ impl Owner {
             self.end_leases();
         }
         if let Some(_index) = self.replica.wanted_snapshot().filter(|_| !self.building) {
-            self.building = self.to_state.send(ToState::Build(self.replica.conf_state())).is_ok();
+            self.building = self.to_state.send(ToState::Build).is_ok();
+        }
+        self.withdraw_idle_copy();
+        true
+    }
+
+    /// A copy that nobody is sent any more only keeps old files on disk.
+    fn withdraw_idle_copy(&mut self) {
+        if self.replica.sends_snapshot() {
+            self.copy_idle_since = self.ticks;
+        } else if self.ticks - self.copy_idle_since == COPY_IDLE_TICKS {
+            self.replica.withdraw_snapshot();
+            *self.engine.copied.lock() = None;
+        }
+    }
+
+    /// Up to where the log may be cut, of what is durably applied: followers that are behind still need the rest,
+    /// as long as it fits into memory.
+    fn compactable(&self, flushed: u64) -> u64 {
+        let log = self.replica.log();
+        let kept = log.index_before(KEEP_ENTRIES, KEEP_BYTES);
+        let needed = self.replica.needed_from().unwrap_or(kept).min(kept);
+        flushed.min(needed.max(log.index_before(usize::MAX, LOG_BYTES_MAX)))
+    }
+
+    /// Without any leader known, members stand one after the other: the first start
+    /// needs no whole election timeout, and pre-vote makes it harmless.
+    fn stand_early(&mut self) {
+        if self.replica.leader() != 0 {
+            return;
+        }
+        let mut voters = self.replica.conf_state().voters;
+        voters.sort_unstable();
+        let Some(rank) = voters.iter().position(|id| *id == self.replica.id()) else { return };
+        let (rank, round) = (rank as u64, 3 * voters.len() as u64);
+        if self.ticks % round == (1 + 3 * rank) % round {
+            self.replica.campaign();
         }
     }
 
@@ -213,7 +314,7 @@ impl Owner {
 
     fn step(&mut self, step: Step) {
         for message in step.now {
-            self.peers.send(&self.engine, message);
+            self.peers.send(message);
         }
         if let Some(hard_state) = &step.persist.hard_state {
             self.hard_state = hard_state.clone();
@@ -221,13 +322,15 @@ impl Owner {
         let order = match &step.persist.snapshot {
             None => ToLog::Step { number: step.number, persist: step.persist, after: step.after },
             Some(snapshot) => {
-                // Rare and large: the owner waits until the state is replaced.
-                let (done, finished) = sync_channel(1);
                 let metadata = snapshot.get_metadata();
                 let (index, term) = (metadata.index, metadata.term);
-                if self.to_state.send(ToState::Install(Box::new(snapshot.clone()), done)).is_err()
-                    || finished.recv().is_err()
-                {
+                // It is loaded already: the owner waits for little more than a rename.
+                let (done, finished) = sync_channel(1);
+                let Some(received) = self.received.take() else {
+                    self.engine.tell(Input::Failed("a snapshot was taken whose files never came".to_owned()));
+                    return;
+                };
+                if self.to_state.send(ToState::Install { received, index, done }).is_err() || finished.recv().is_err() {
                     return;
                 }
                 ToLog::Reset {
@@ -328,7 +431,7 @@ impl Owner {
             return;
         }
         let request = Request::LeaseRevoke(LeaseRevokeMany { ids: ids.clone() });
-        let command = Command { request_id: 0, request: Some(request) }.encode_to_vec();
+        let command = Command { request: Some(request), ..Command::default() }.encode_to_vec();
         if self.replica.propose(command).is_ok() {
             self.ending.extend(ids);
         }

@@ -67,7 +67,7 @@ fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) 
         }
     }
     for message in messages {
-        peers.send(engine, message);
+        peers.send(message);
     }
     if let Some(number) = last {
         engine.tell(Input::Persisted(number));

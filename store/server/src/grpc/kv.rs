@@ -35,13 +35,16 @@ impl Kv for Service {
         let request = request.into_inner();
         check::range(&request).map_err(status)?;
         if !request.serializable {
+            if self.is_learner() {
+                return Err(status(RequestError::NotForLearner));
+            }
             self.engine.linearize().await.map_err(status)?;
         }
         let service = self.clone();
         // Values may have to come from disk.
         let answer = tokio::task::spawn_blocking(move || {
             let (mvcc, values) = service.engine.state.read();
-            let mut answer = mvcc.range(&request, values).map_err(status)?;
+            let mut answer = mvcc.range(&request, &values).map_err(status)?;
             answer.header = service.header(mvcc.revision());
             Ok(Response::new(answer))
         });

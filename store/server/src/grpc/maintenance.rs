@@ -1,35 +1,21 @@
-//! Cluster and maintenance: members, status, alarms.
+//! Maintenance: status, alarms, who leads.
 
 use store_core::errors::RequestError;
 use store_core::wire::{
-    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo, Member, MemberListRequest,
-    MemberListResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse,
+    HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::services::cluster_server::Cluster;
 use super::services::maintenance_server::Maintenance;
 use super::{Service, VERSION, status};
+use crate::backup::Plan;
+use crate::state::Hashed;
 
 type Reply<T> = Result<Response<T>, Status>;
-
-#[tonic::async_trait]
-impl Cluster for Service {
-    async fn member_list(&self, request: Request<MemberListRequest>) -> Reply<MemberListResponse> {
-        if request.into_inner().linearizable {
-            self.engine.linearize().await.map_err(status)?;
-        }
-        let own = |id: u64| id == self.engine.id;
-        let members = self.config.members().into_iter().map(|m| Member {
-            id: m.id,
-            client_ur_ls: if own(m.id) { self.config.advertise_client_urls.clone() } else { Vec::new() },
-            name: m.name,
-            peer_ur_ls: vec![m.peer_url],
-            is_learner: false,
-        });
-        Ok(Response::new(MemberListResponse { header: self.header_now(), members: members.collect() }))
-    }
-}
 
 #[tonic::async_trait]
 impl Maintenance for Service {
@@ -50,6 +36,7 @@ impl Maintenance for Service {
             raft_applied_index: self.engine.applied(),
             errors,
             db_size_in_use: size,
+            is_learner: self.is_learner(),
             storage_version: VERSION.to_owned(),
             downgrade_info: Some(DowngradeInfo::default()),
             ..StatusResponse::default()
@@ -69,5 +56,87 @@ impl Maintenance for Service {
     /// Space is reclaimed as it is freed: there is nothing to defragment, now or ever.
     async fn defragment(&self, _: Request<DefragmentRequest>) -> Reply<DefragmentResponse> {
         Ok(Response::new(DefragmentResponse { header: self.header_now() }))
+    }
+
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Reply<MoveLeaderResponse> {
+        // As in etcd, only the leader itself is asked for this.
+        if self.engine.position().borrow().leader != self.engine.id {
+            return Err(status(RequestError::NotLeader));
+        }
+        self.engine.move_leader(&self.peers, request.into_inner().target_id).await.map_err(status)?;
+        Ok(Response::new(MoveLeaderResponse { header: self.header_now() }))
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Reply<HashResponse> {
+        let hashed = self.hash_kv_at(0).await?;
+        Ok(Response::new(HashResponse { header: self.header_now(), hash: hashed.hash }))
+    }
+
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Reply<HashKvResponse> {
+        let hashed = self.hash_kv_at(request.into_inner().revision).await?;
+        Ok(Response::new(HashKvResponse {
+            header: self.header_now(),
+            hash: hashed.hash,
+            compact_revision: hashed.compacted,
+            hash_revision: hashed.revision,
+        }))
+    }
+
+    type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Reply<Self::SnapshotStream> {
+        let slot = self.engine.backups.clone().try_acquire_owned().map_err(|_| status(RequestError::Busy))?;
+        let copied = self.engine.copy().await.map_err(status)?;
+        let header = self.header(copied.header.revision);
+        let (sender, answers) = mpsc::channel(PIECES_MAX);
+        tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            let failed = |error: std::io::Error| Status::internal(format!("reading the copy of the state: {error}"));
+            let sent = Plan::of(&copied.path, &copied.header).and_then(|plan| {
+                let pieces = Pieces { sender: sender.clone(), header, left: plan.size() };
+                plan.write(std::io::BufWriter::with_capacity(PIECE_BYTES, pieces))
+            });
+            // A client that went needs no answer.
+            let _ = sent.map_err(|error| sender.blocking_send(Err(failed(error))));
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+/// Bytes of a backup in one message, and messages that wait for the client.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_MAX: usize = 8;
+
+/// Makes messages of what is written.
+struct Pieces {
+    sender: mpsc::Sender<Result<SnapshotResponse, Status>>,
+    header: Option<ResponseHeader>,
+    left: u64,
+}
+
+impl std::io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        let piece = SnapshotResponse {
+            header: self.header,
+            remaining_bytes: self.left,
+            blob: bytes.to_vec().into(),
+            version: VERSION.to_owned(),
+        };
+        self.sender.blocking_send(Ok(piece)).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Service {
+    async fn hash_kv_at(&self, revision: i64) -> Result<Hashed, Status> {
+        let engine = self.engine.clone();
+        // Every value is read.
+        let hashed = tokio::task::spawn_blocking(move || engine.state.hash_kv(revision)).await;
+        hashed.map_err(|_| Status::internal("the hash was abandoned"))?.map_err(status)
     }
 }

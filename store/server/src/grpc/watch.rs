@@ -67,7 +67,7 @@ impl Watch for Service {
 impl Serving {
     async fn run(mut self, mut requests: Streaming<WatchRequest>) {
         let mut revisions = self.service.engine.revisions();
-        let mut failed = self.service.engine.failed.subscribe();
+        let mut failed = self.service.engine.ended.subscribe();
         let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
         loop {
             let result = tokio::select! {
@@ -226,7 +226,7 @@ impl Serving {
 
     fn before(&self, change: &Change) -> Option<store_core::wire::KeyValue> {
         let (mvcc, values) = self.service.engine.state.read();
-        mvcc.before(&change.kv.key, change.at.main, values).ok().flatten()
+        mvcc.before(&change.kv.key, change.at.main, &values).ok().flatten()
     }
 
     async fn cancel_compacted(&mut self, id: i64, compacted: i64) -> Result<(), Gone> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use store_server::{Config, ServeError, Tls};
@@ -16,6 +16,10 @@ fn free_port() -> u16 {
     crate::ports::free_port(20_000..32_000)
 }
 
+fn peer_url() -> String {
+    format!("https://127.0.0.1:{}", free_port())
+}
+
 pub(crate) struct Member {
     pub(crate) config: Config,
     running: Option<(CancellationToken, JoinHandle<Result<(), ServeError>>)>,
@@ -25,6 +29,22 @@ pub(crate) struct Member {
 pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
     pub(crate) dir: TempDir,
+    tls: Tls,
+}
+
+/// Tries until it works: members that start, connect or catch up refuse for a while.
+pub(crate) async fn eventually<T, F>(what: &str, attempt: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, etcd_client::Error>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => assert!(Instant::now() < deadline, "{what}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// A certificate for mutual TLS, of members and of clients.
@@ -57,26 +77,42 @@ impl Cluster {
     pub(crate) fn new(size: usize) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let tls = mutual_tls(&dir);
-        let peers: BTreeMap<String, String> =
-            (0..size).map(|i| (format!("m{i}"), format!("https://127.0.0.1:{}", free_port()))).collect();
-        let member = |(name, peer): (&String, &String)| {
-            let client = format!("http://127.0.0.1:{}", free_port());
-            let secure = format!("https://127.0.0.1:{}", free_port());
-            let config = Config {
-                name: name.clone(),
-                data_dir: dir.path().join(name),
-                listen_client_urls: vec![client.clone(), secure],
-                advertise_client_urls: vec![client],
-                client_tls: tls.clone(),
-                listen_peer_urls: vec![peer.clone()],
-                initial_cluster: peers.clone(),
-                peer_tls: tls.clone(),
-                ..Config::default()
-            };
-            Member { config, running: None }
+        let peers: BTreeMap<String, Vec<String>> = (0..size).map(|i| (format!("m{i}"), vec![peer_url()])).collect();
+        let mut cluster = Self { members: Vec::new(), dir, tls };
+        cluster.members = peers.keys().map(|name| cluster.member(name, &peers)).collect();
+        cluster
+    }
+
+    fn member(&self, name: &str, peers: &BTreeMap<String, Vec<String>>) -> Member {
+        let client = format!("http://127.0.0.1:{}", free_port());
+        let secure = format!("https://127.0.0.1:{}", free_port());
+        let config = Config {
+            name: name.to_owned(),
+            data_dir: self.dir.path().join(name),
+            listen_client_urls: vec![client.clone(), secure],
+            advertise_client_urls: vec![client],
+            client_tls: self.tls.clone(),
+            listen_peer_urls: peers[name].clone(),
+            initial_cluster: peers.clone(),
+            peer_tls: self.tls.clone(),
+            ..Config::default()
         };
-        let members = peers.iter().map(member).collect();
-        Self { members, dir }
+        Member { config, running: None }
+    }
+
+    /// A member to join those there are, not started; returns its place.
+    pub(crate) fn joiner(&mut self) -> usize {
+        let at = self.members.len();
+        let mut peers = self.members[0].config.initial_cluster.clone();
+        peers.insert(format!("m{at}"), vec![peer_url()]);
+        let mut member = self.member(&format!("m{at}"), &peers);
+        member.config.joins_existing = true;
+        self.members.push(member);
+        at
+    }
+
+    pub(crate) fn peer_url(&self, at: usize) -> String {
+        self.members[at].config.listen_peer_urls[0].clone()
     }
 
     pub(crate) async fn started(size: usize) -> Self {
@@ -90,6 +126,12 @@ impl Cluster {
         let token = CancellationToken::new();
         let task = tokio::spawn(store_server::run(self.members[at].config.clone(), token.clone()));
         self.members[at].running = Some((token, task));
+    }
+
+    /// How a member ended that ends by itself.
+    pub(crate) async fn end(&mut self, at: usize) -> Result<(), ServeError> {
+        let (_, task) = self.members[at].running.take().expect("a running member");
+        tokio::time::timeout(Duration::from_secs(20), task).await.expect("an end in 20 s").expect("no panic")
     }
 
     pub(crate) async fn stop(&mut self, at: usize) {

@@ -1,6 +1,8 @@
 //! A leader goes; what it acknowledged stays.
 
-use crate::cluster::Cluster;
+use etcd_client::GetOptions;
+
+use crate::cluster::{Cluster, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_the_leader() {
@@ -52,4 +54,31 @@ async fn without_a_majority_nothing_is_acknowledged() {
     cluster.start(1);
     cluster.wait_for_leader().await;
     client.put("k", "w", None).await.expect("a majority is back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_away_for_long_is_sent_the_state() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let away = (leader + 1) % 3;
+    cluster.stop(away).await;
+    // More than is kept of the log for those who are behind.
+    let mut client = cluster.client(leader).await;
+    let value = vec![7; 1 << 20];
+    for n in 0..100 {
+        client.put(format!("k{:02}", n % 50), value.clone(), None).await.expect("a put");
+    }
+    cluster.start(away);
+    let mut client = cluster.client(away).await;
+    let options = GetOptions::new().with_prefix().with_keys_only();
+    let found = eventually("a read", || async { cluster.client(away).await.get("k", Some(options.clone())).await });
+    assert_eq!(found.await.count(), 50);
+    // Its disk holds it, too, and the log goes on behind it.
+    client.put("after", "v", None).await.expect("a put");
+    cluster.stop(away).await;
+    assert!(!cluster.dir.path().join(format!("m{away}/state/1")).exists(), "a snapshot took the first state's place");
+    cluster.start(away);
+    let found = eventually("a read", || async { cluster.client(away).await.get("k07", None).await }).await;
+    assert_eq!(found.kvs()[0].value(), value);
+    assert_eq!(cluster.client(away).await.get("after", None).await.expect("a read").count(), 1);
 }

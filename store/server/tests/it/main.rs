@@ -1,7 +1,9 @@
 //! Members as their users meet them: etcd-client, Debian's etcdctl, crashes.
 
+mod backup;
 mod cluster;
 mod etcdctl;
 mod failover;
+mod membership;
 mod ports;
 mod requests;

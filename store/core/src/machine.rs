@@ -1,0 +1,69 @@
+//! The replicated state as a whole: what committed entries change.
+
+use raft::eraftpb::{ConfChange, Entry, EntryType};
+
+use crate::errors::RequestError;
+use crate::membership::Members;
+use crate::mvcc::{Answer, Mvcc, Values, Writes};
+use crate::wire::{Command, MemberChange};
+
+/// Keys, leases and members.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Machine {
+    /// Keys and leases.
+    pub mvcc: Mvcc,
+    /// The cluster's members.
+    pub members: Members,
+}
+
+/// An entry that can't be read: the log is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a command can't be read")]
+pub struct Unreadable;
+
+/// The command in an entry, and what it is to raft's configuration. `None`: an empty entry of a new leader.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn command(entry: &Entry) -> Result<Option<(Command, Option<ConfChange>)>, Unreadable> {
+    use prost::Message as _;
+    use protobuf::Message as _;
+    if entry.data.is_empty() {
+        return Ok(None);
+    }
+    let decode = |bytes: &[u8]| Command::decode(bytes).map_err(|_| Unreadable);
+    match entry.get_entry_type() {
+        EntryType::EntryNormal => Ok(Some((decode(&entry.data)?, None))),
+        EntryType::EntryConfChange => {
+            let change = ConfChange::parse_from_bytes(&entry.data).map_err(|_| Unreadable)?;
+            Ok(Some((decode(&change.context)?, Some(change))))
+        }
+        // Never proposed: members change one at a time.
+        EntryType::EntryConfChangeV2 => Err(Unreadable),
+    }
+}
+
+impl Machine {
+    /// Applies a command: what to write, and the answer.
+    ///
+    /// # Errors
+    /// [`RequestError`] if it is refused; then nothing changed.
+    pub fn apply(&mut self, command: &Command, values: &impl Values) -> (Writes, Result<Answer, RequestError>) {
+        match &command.member {
+            Some(change) => self.change_members(change),
+            None => self.mvcc.apply(command, values),
+        }
+    }
+
+    fn change_members(&mut self, change: &MemberChange) -> (Writes, Result<Answer, RequestError>) {
+        // What a member of another version put into the log and this one can't read is nothing.
+        let Some(change) = &change.change else { return (Writes::default(), Err(RequestError::MemberNotFound)) };
+        match self.members.apply(change) {
+            Err(error) => (Writes::default(), Err(error)),
+            Ok(()) => {
+                let writes = Writes { members: Some(self.members.to_wire()), ..Writes::default() };
+                (writes, Ok(Answer::Members(self.members.iter().cloned().collect())))
+            }
+        }
+    }
+}

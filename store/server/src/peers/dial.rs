@@ -1,0 +1,169 @@
+//! The dialling side: one task a peer, which connects, greets and forwards what is queued.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prost::Message as _;
+use rustls::pki_types::ServerName;
+use store_core::membership::Members;
+use store_core::wire::Membership;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{Frame, Greeting, Purpose, Reception, read_bytes};
+use crate::config::url_parts;
+use crate::engine::{Engine, Input};
+
+const DIAL_PAUSE: Duration = Duration::from_millis(100);
+/// How long connecting and greeting may take.
+pub(super) const GREET_MAX: Duration = Duration::from_secs(2);
+/// Members as they are told to one that joins.
+const MEMBERS_BYTES_MAX: usize = 1 << 20;
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub(super) type Connection = BufWriter<Box<dyn Stream>>;
+
+/// The way to one peer.
+pub(super) struct Line {
+    pub(super) engine: Arc<Engine>,
+    pub(super) greeting: Greeting,
+    pub(super) urls: Vec<String>,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) connected: Arc<Mutex<Option<Instant>>>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Line {
+    /// Forwards what comes until the peer isn't one any more.
+    pub(super) async fn feed(self, mut queue: mpsc::Receiver<Frame>) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.feed_on(&mut queue) => {}
+        }
+    }
+
+    async fn feed_on(&self, queue: &mut mpsc::Receiver<Frame>) {
+        let peer = format!("{:x}", self.greeting.to);
+        for url in self.urls.iter().cycle() {
+            let met = tokio::time::timeout(GREET_MAX, self.meet(url)).await;
+            match met.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+                Ok((stream, Reception::Welcome)) => {
+                    tracing::debug!(peer, url, "connected");
+                    *self.connected.lock() = Some(Instant::now());
+                    let ended = self.forward(stream, queue).await;
+                    *self.connected.lock() = None;
+                    match ended {
+                        Ok(()) => return,
+                        Err(error) => tracing::debug!(peer, url, %error, "connection lost"),
+                    }
+                }
+                Ok((_, Reception::Removed)) => {
+                    self.engine.send(Input::Removed);
+                    return;
+                }
+                Ok((_, other)) => tracing::warn!(peer, url, ?other, "somebody else is at the peer's URL"),
+                Err(error) => tracing::debug!(peer, url, %error, "not connected"),
+            }
+            self.give_up_waiting(queue);
+            tokio::time::sleep(DIAL_PAUSE).await;
+        }
+    }
+
+    async fn meet(&self, url: &str) -> std::io::Result<(Connection, Reception)> {
+        greet(url, self.tls.clone(), &self.greeting).await
+    }
+
+    /// What waited is stale: heartbeats and appends will be made anew.
+    fn give_up_waiting(&self, queue: &mut mpsc::Receiver<Frame>) {
+        let peer = self.greeting.to;
+        while queue.try_recv().is_ok() {}
+        self.engine.send(Input::Unreachable(peer));
+    }
+
+    /// Writes messages as they come; `Ok` when the queue is closed.
+    async fn forward(&self, mut stream: Connection, queue: &mut mpsc::Receiver<Frame>) -> std::io::Result<()> {
+        loop {
+            let frame = match queue.try_recv() {
+                Ok(frame) => frame,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    stream.flush().await?;
+                    match queue.recv().await {
+                        Some(frame) => frame,
+                        None => return Ok(()),
+                    }
+                }
+            };
+            frame.write(&mut stream).await?;
+        }
+    }
+}
+
+pub(super) async fn greet(
+    url: &str,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    greeting: &Greeting,
+) -> std::io::Result<(Connection, Reception)> {
+    let mut stream = connect(url, tls).await?;
+    greeting.write(&mut stream).await?;
+    let reception = Reception::read(&mut stream).await?;
+    Ok((stream, reception))
+}
+
+async fn connect(url: &str, tls: Option<Arc<rustls::ClientConfig>>) -> std::io::Result<Connection> {
+    let (secure, address) = url_parts(url).map_err(std::io::Error::other)?;
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let stream: Box<dyn Stream> = match (secure, tls) {
+        (false, _) => Box::new(stream),
+        (true, None) => return Err(std::io::Error::other("the peer wants TLS and none is configured")),
+        (true, Some(tls)) => {
+            let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+            Box::new(tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?)
+        }
+    };
+    Ok(BufWriter::with_capacity(64 * 1024, stream))
+}
+
+/// Why nobody tells the members to one that joins.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// None of the URLs.
+    #[error("no member of the cluster answers at {0}; is one of them running?")]
+    NobodyAnswers(String),
+    /// The members know nobody at this member's peer URLs.
+    #[error("no member is expected at {0}; add it first (etcdctl member add NAME --peer-urls={0})")]
+    NotExpected(String),
+}
+
+/// The members, as one of the URLs tells them.
+///
+/// # Errors
+/// [`JoinError::NobodyAnswers`].
+pub(crate) async fn members_at(urls: &[String], tls: Option<&Arc<rustls::ClientConfig>>) -> Result<Members, JoinError> {
+    for url in urls {
+        let asked = tokio::time::timeout(GREET_MAX, ask_members(url, tls.cloned())).await;
+        match asked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+            Ok(members) => return Ok(members),
+            Err(error) => tracing::warn!(url, %error, "asking for the cluster's members"),
+        }
+    }
+    Err(JoinError::NobodyAnswers(urls.join(", ")))
+}
+
+async fn ask_members(url: &str, tls: Option<Arc<rustls::ClientConfig>>) -> std::io::Result<Members> {
+    let greeting = Greeting { purpose: Purpose::Join, cluster_id: 0, from: 0, to: 0, url: String::new() };
+    let (mut stream, reception) = greet(url, tls, &greeting).await?;
+    if reception != Reception::Welcome {
+        return Err(std::io::Error::other(format!("refused: {reception:?}")));
+    }
+    let bytes = read_bytes(&mut stream, MEMBERS_BYTES_MAX).await?;
+    Ok(Members::from_wire(Membership::decode(bytes.as_slice()).map_err(std::io::Error::other)?))
+}

@@ -1,0 +1,155 @@
+//! Snapshots on their way: the files of a copy of the state, over a connection of their own.
+//!
+//! First the raft message, then each file: its name, and chunks that each carry a CRC-32; an
+//! empty chunk ends a file, an empty name the files. The receiver answers with one byte when the
+//! snapshot is loaded and raft has decided on it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft::eraftpb::Message;
+use store_core::replica::is_snapshot;
+use tokio::fs::File;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::Peers;
+use super::dial::{GREET_MAX, greet};
+use super::frame::{Frame, Purpose, Reception, read_bytes, write_bytes};
+use crate::backup::is_plain;
+use crate::engine::{Copied, Input};
+
+const CHUNK_BYTES: usize = 256 << 10;
+const NAME_BYTES_MAX: usize = 255;
+/// RocksDB makes a few files; more would be somebody's mischief.
+const FILES_MAX: usize = 100_000;
+/// How long a chunk may take, and the receiver's loading.
+const CHUNK_MAX: Duration = Duration::from_secs(30);
+const LOAD_MAX: Duration = Duration::from_secs(600);
+
+fn wrong(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, what)
+}
+
+/// Sends a snapshot beside everything else, and tells the engine how it went.
+pub(super) fn start(peers: &Peers, message: Message) {
+    let peer = message.to;
+    let urls = peers.peers.lock().get(&peer).map(|peer| peer.urls.clone()).unwrap_or_default();
+    let copied = peers.engine.copied(message.get_snapshot().get_metadata());
+    let (engine, sending, tls) = (peers.engine.clone(), peers.sending.clone(), peers.tls.clone());
+    let greeting = peers.greeting(Purpose::Snapshot, peer);
+    let shutdown = peers.shutdown.clone();
+    peers.runtime.spawn(async move {
+        let send = async {
+            let copied = copied.ok_or_else(|| wrong("the copy was taken back"))?;
+            let _slot = sending.acquire().await.map_err(wrong)?;
+            let mut last = wrong("the peer has no URL");
+            for url in &urls {
+                match tokio::time::timeout(GREET_MAX, greet(url, tls.clone(), &greeting)).await? {
+                    Ok((mut stream, Reception::Welcome)) => return send(&mut stream, message, &copied).await,
+                    Ok((_, other)) => last = wrong(format!("refused: {other:?}")),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        };
+        let sent = tokio::select! {
+            () = shutdown.cancelled() => return,
+            sent = send => sent,
+        };
+        if let Err(error) = &sent {
+            tracing::warn!(peer = format!("{peer:x}"), %error, "sending a snapshot");
+        }
+        engine.send(Input::SnapshotSent { peer, delivered: sent.is_ok() });
+    });
+}
+
+async fn send(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    message: Message,
+    copied: &Arc<Copied>,
+) -> std::io::Result<()> {
+    let begun = tokio::time::Instant::now();
+    let (peer, mut bytes) = (message.to, 0);
+    Frame::Raft(Box::new(message)).write(stream).await?;
+    let mut files = tokio::fs::read_dir(&copied.path).await?;
+    while let Some(file) = files.next_entry().await? {
+        write_bytes(stream, file.file_name().as_encoded_bytes()).await?;
+        bytes += send_file(stream, &file.path()).await?;
+    }
+    write_bytes(stream, &[]).await?;
+    stream.flush().await?;
+    tokio::time::timeout(LOAD_MAX, stream.read_u8()).await??;
+    let peer = format!("{peer:x}");
+    tracing::info!(peer, index = copied.metadata.index, bytes, took = ?begun.elapsed(), "sent a snapshot");
+    Ok(())
+}
+
+async fn send_file(stream: &mut (impl AsyncWrite + Unpin), path: &Path) -> std::io::Result<u64> {
+    let mut file = File::open(path).await?;
+    let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK_BYTES), 0);
+    loop {
+        chunk.clear();
+        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
+        let write = async {
+            write_bytes(stream, &chunk).await?;
+            if chunk.is_empty() { Ok(()) } else { stream.write_u32(crc32fast::hash(&chunk)).await }
+        };
+        tokio::time::timeout(CHUNK_MAX, write).await??;
+        bytes += chunk.len() as u64;
+        if chunk.is_empty() {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Receives a snapshot, loads it beside the state in use and gives it to raft.
+pub(super) async fn receive(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    peers: &Arc<Peers>,
+    from: u64,
+) -> std::io::Result<()> {
+    let Ok(_slot) = peers.receiving.try_acquire() else { return Err(wrong("another snapshot is coming already")) };
+    let Frame::Raft(message) = Frame::read(stream).await? else { return Err(wrong("a snapshot without its message")) };
+    if !is_snapshot(&message) || message.from != from || message.to != peers.engine.id {
+        return Err(wrong("a snapshot's message that has no place here"));
+    }
+    let metadata = message.get_snapshot().get_metadata().clone();
+    let room = peers.engine.state.make_room(&metadata).map_err(wrong)?;
+    receive_files(stream, room.path()).await?;
+    let engine = peers.engine.clone();
+    let load = move || engine.state.receive(room, &metadata);
+    let received = tokio::task::spawn_blocking(load).await.map_err(wrong)?.map_err(wrong)?;
+    peers.engine.take_snapshot(*message, received).await.map_err(wrong)?;
+    stream.write_u8(0).await?;
+    stream.flush().await
+}
+
+async fn receive_files(stream: &mut (impl AsyncRead + Unpin), folder: &Path) -> std::io::Result<()> {
+    for _ in 0..FILES_MAX {
+        let name = String::from_utf8(read_bytes(stream, NAME_BYTES_MAX).await?).map_err(wrong)?;
+        if name.is_empty() {
+            // Names, too, must survive a power cut.
+            return std::fs::File::open(folder)?.sync_all();
+        }
+        if !is_plain(&name) {
+            return Err(wrong(format!("a file of the name {name:?}")));
+        }
+        receive_file(stream, &folder.join(name)).await?;
+    }
+    Err(wrong("more files than a state has"))
+}
+
+async fn receive_file(stream: &mut (impl AsyncRead + Unpin), path: &Path) -> std::io::Result<()> {
+    let mut file = File::create(path).await?;
+    loop {
+        let chunk = tokio::time::timeout(CHUNK_MAX, read_bytes(stream, CHUNK_BYTES)).await??;
+        if chunk.is_empty() {
+            return file.sync_all().await;
+        }
+        if stream.read_u32().await? != crc32fast::hash(&chunk) {
+            return Err(wrong("a chunk of a snapshot was damaged on its way"));
+        }
+        file.write_all(&chunk).await?;
+    }
+}

@@ -1,0 +1,217 @@
+//! RocksDB: how the state lies in it.
+//!
+//! | family | key | value |
+//! |---|---|---|
+//! | `records` | revision | the key and its numbers, without the value |
+//! | `values` | revision | the value; none for a deletion |
+//! | `leases` | number | seconds |
+//! | `meta` | a name | applied index, revision, compacted revision, members |
+//!
+//! Records and values lie apart so that the index is rebuilt without reading values. Both are
+//! ordered by revision: writes append, and compaction moves whole files.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use prost::Message as _;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
+    WriteBatch, WriteOptions,
+};
+use store_core::errors::RequestError;
+use store_core::machine::Machine;
+use store_core::membership::Members;
+use store_core::mvcc::{Change, Mvcc, Revision, Values};
+use store_core::wire::{KeyValue, Membership};
+
+use super::StateError;
+use super::folder::Generation;
+
+pub(super) const RECORDS: &str = "records";
+pub(super) const VALUES: &str = "values";
+pub(super) const LEASES: &str = "leases";
+pub(super) const META: &str = "meta";
+const FAMILIES: [&str; 4] = [RECORDS, VALUES, LEASES, META];
+
+pub(super) const APPLIED: &[u8] = b"applied";
+pub(super) const COMPACTED: &[u8] = b"compacted";
+pub(super) const REVISION: &[u8] = b"revision";
+pub(super) const MEMBERS: &[u8] = b"members";
+
+const MEMTABLE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 16 << 20;
+
+/// An open database.
+pub(super) struct Disk {
+    pub(super) db: DB,
+    /// Removed from disk with the last user, if it was replaced. Stands behind `db`, which is closed first.
+    pub(super) generation: Generation,
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_keep_log_file_num(2);
+    options.set_max_open_files(256);
+    options.set_max_background_jobs(2);
+    options
+}
+
+fn family(name: &str, cache: &Cache) -> ColumnFamilyDescriptor {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    let mut options = Options::default();
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    options.set_max_write_buffer_number(2);
+    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+    options.set_block_based_table_factory(&blocks);
+    ColumnFamilyDescriptor::new(name, options)
+}
+
+impl Disk {
+    pub(super) fn open(generation: Generation) -> Result<Self, StateError> {
+        let cache = Cache::new_lru_cache(CACHE_BYTES);
+        let families = FAMILIES.into_iter().chain(["default"]).map(|name| family(name, &cache));
+        let db = DB::open_cf_descriptors(&options(), generation.path(), families)
+            .map_err(|e| StateError::Disk { path: generation.path().display().to_string(), why: e.to_string() })?;
+        Ok(Self { db, generation })
+    }
+
+    pub(super) fn error(&self, error: &rocksdb::Error) -> StateError {
+        StateError::Disk { path: self.generation.path().display().to_string(), why: error.to_string() }
+    }
+
+    pub(super) fn family(&self, name: &str) -> &ColumnFamily {
+        // All families are opened with the database.
+        self.db.cf_handle(name).unwrap_or_else(|| panic!("column family {name} was opened"))
+    }
+
+    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(batch, &options).map_err(|e| self.error(&e))
+    }
+
+    /// Makes everything written durable, all families at one point.
+    pub(super) fn flush(&self) -> Result<(), StateError> {
+        let families = FAMILIES.map(|name| self.family(name));
+        self.db.flush_cfs_opt(&families, &FlushOptions::default()).map_err(|e| self.error(&e))
+    }
+
+    /// A copy at what was written last: hard links, so it takes no space until files are replaced.
+    pub(super) fn copy_to(&self, path: &Path) -> Result<(), StateError> {
+        self.flush()?;
+        let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db).map_err(|e| self.error(&e))?;
+        checkpoint.create_checkpoint(path).map_err(|e| self.error(&e))
+    }
+
+    /// Bytes on disk and in memory.
+    pub(super) fn size(&self) -> u64 {
+        let property = |family, name| self.db.property_int_value_cf(self.family(family), name).ok().flatten();
+        let names = ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"];
+        let sizes = [RECORDS, VALUES].into_iter().flat_map(|family| names.map(|name| property(family, name)));
+        sizes.flatten().sum()
+    }
+
+    pub(super) fn put_change(&self, batch: &mut WriteBatch, change: &Change) {
+        let key = change_key(change.at);
+        let record = KeyValue { value: Bytes::new(), ..change.kv.clone() };
+        batch.put_cf(self.family(RECORDS), key, record.encode_to_vec());
+        if change.kv.version != 0 {
+            batch.put_cf(self.family(VALUES), key, &change.kv.value);
+        }
+    }
+
+    pub(super) fn delete_change(&self, batch: &mut WriteBatch, at: Revision) {
+        batch.delete_cf(self.family(RECORDS), change_key(at));
+        batch.delete_cf(self.family(VALUES), change_key(at));
+    }
+
+    /// Records from a revision on.
+    pub(super) fn records(&self, from: i64) -> impl Iterator<Item = Result<(Revision, KeyValue), StateError>> + '_ {
+        let start = change_key(Revision { main: from, sub: 0 });
+        let mode = IteratorMode::From(&start, rocksdb::Direction::Forward);
+        self.db.iterator_cf(self.family(RECORDS), mode).map(|item| {
+            let (key, record) = item.map_err(|e| self.error(&e))?;
+            let at = revision_of(&key).ok_or(StateError::Damaged("a revision can't be read"))?;
+            let kv = KeyValue::decode(&*record).map_err(|_| StateError::Damaged("a record can't be read"))?;
+            Ok((at, kv))
+        })
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.db.get_cf(self.family(META), key).map_err(|e| self.error(&e))
+    }
+
+    /// Index and term of the last entry whose effects are here; zeros in a new database.
+    pub(super) fn applied(&self) -> Result<(u64, u64), StateError> {
+        let Some(bytes) = self.get(APPLIED)? else { return Ok((0, 0)) };
+        let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+        word(0).zip(word(8)).ok_or(StateError::Damaged("the applied index can't be read"))
+    }
+
+    /// Rebuilds what is kept in memory.
+    pub(super) fn load(&self) -> Result<Machine, StateError> {
+        let members = match self.get(MEMBERS)? {
+            None => Members::default(),
+            Some(bytes) => {
+                let wire = Membership::decode(&*bytes).map_err(|_| StateError::Damaged("the members can't be read"))?;
+                Members::from_wire(wire)
+            }
+        };
+        Ok(Machine { mvcc: self.load_mvcc()?, members })
+    }
+
+    fn load_mvcc(&self) -> Result<Mvcc, StateError> {
+        let mut mvcc = Mvcc::new();
+        let meta = |key: &[u8]| Ok(self.get(key)?.as_deref().and_then(number).unwrap_or(0));
+        for item in self.db.iterator_cf(self.family(LEASES), IteratorMode::Start) {
+            let (id, ttl) = item.map_err(|e| self.error(&e))?;
+            let both = number(&id).zip(number(&ttl)).ok_or(StateError::Damaged("a lease can't be read"))?;
+            mvcc.restore_lease(both.0, both.1);
+        }
+        let compacted = meta(COMPACTED)?;
+        if compacted > 0 {
+            mvcc.restore_compacted(compacted);
+        }
+        for record in self.records(0) {
+            let (at, kv) = record?;
+            mvcc.restore_change(at, &kv);
+        }
+        mvcc.restore_revision(meta(REVISION)?);
+        Ok(mvcc)
+    }
+}
+
+impl Values for Disk {
+    fn value(&self, at: Revision) -> Result<Bytes, RequestError> {
+        match self.db.get_cf(self.family(VALUES), change_key(at)) {
+            Ok(Some(bytes)) => Ok(bytes.into()),
+            _ => Err(RequestError::Disk),
+        }
+    }
+}
+
+fn change_key(at: Revision) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&at.main.to_be_bytes());
+    key[8..].copy_from_slice(&at.sub.to_be_bytes());
+    key
+}
+
+fn revision_of(key: &[u8]) -> Option<Revision> {
+    Some(Revision { main: number(key)?, sub: number(key.get(8..)?)? })
+}
+
+fn number(bytes: &[u8]) -> Option<i64> {
+    bytes.get(..8)?.try_into().ok().map(i64::from_be_bytes)
+}
+
+pub(super) fn position(index: u64, term: u64) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&index.to_be_bytes());
+    out[8..].copy_from_slice(&term.to_be_bytes());
+    out
+}

@@ -1,0 +1,110 @@
+//! The state's folder: generations, of which one is current.
+//!
+//! A snapshot from the leader becomes a generation of its own and takes the other's place by one
+//! rename, so that a crash leaves the old state or the new one.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::StateError;
+
+const CURRENT: &str = "CURRENT";
+const FIRST: &str = "1";
+
+/// The state's folder.
+pub(super) struct Folder(PathBuf);
+
+/// One generation's folder; removed with it, once it was replaced.
+pub(super) struct Generation {
+    path: PathBuf,
+    is_replaced: AtomicBool,
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> StateError + '_ {
+    move |source| StateError::Folder { path: path.display().to_string(), source }
+}
+
+impl Folder {
+    /// Opens the folder, or makes it; what was left behind by a crash goes.
+    pub(super) fn open(path: &Path) -> Result<Self, StateError> {
+        std::fs::create_dir_all(path).map_err(failed(path))?;
+        let folder = Self(path.to_owned());
+        let current = folder.current()?;
+        for entry in std::fs::read_dir(path).map_err(failed(path))?.flatten() {
+            let is_kept = entry.file_name() == CURRENT || entry.path() == current.path;
+            if !is_kept && entry.path().is_dir() {
+                std::fs::remove_dir_all(entry.path()).map_err(failed(&entry.path()))?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The generation in use.
+    pub(super) fn current(&self) -> Result<Generation, StateError> {
+        let pointer = self.0.join(CURRENT);
+        let name = match std::fs::read_to_string(&pointer) {
+            Ok(name) => name,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => FIRST.to_owned(),
+            Err(error) => return Err(failed(&pointer)(error)),
+        };
+        Ok(Generation::at(self.0.join(name.trim())))
+    }
+
+    /// A folder of its own for a generation that comes.
+    pub(super) fn next(&self, name: &str) -> Result<Generation, StateError> {
+        let path = self.0.join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(failed(&path))?;
+        }
+        std::fs::create_dir_all(&path).map_err(failed(&path))?;
+        Ok(Generation::at(path))
+    }
+
+    /// Makes a generation the current one; durable on return.
+    pub(super) fn switch_to(&self, generation: &Generation) -> Result<(), StateError> {
+        let name = generation.path.file_name().unwrap_or_default();
+        let temporary = self.0.join("CURRENT.new");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(name.as_encoded_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, self.0.join(CURRENT))?;
+            // The rename itself must survive a power cut.
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(failed(&temporary))
+    }
+}
+
+impl Generation {
+    fn at(path: PathBuf) -> Self {
+        Self { path, is_replaced: AtomicBool::new(false) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It is the current one from now on.
+    pub(super) fn keep(&self) {
+        self.is_replaced.store(false, Ordering::Release);
+    }
+
+    /// It isn't current any more, or isn't yet: it goes with its last user.
+    pub(super) fn replace(&self) {
+        self.is_replaced.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if self.is_replaced.load(Ordering::Acquire)
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            // The next start removes it.
+            tracing::warn!(path = %self.path.display(), %error, "removing a replaced state");
+        }
+    }
+}

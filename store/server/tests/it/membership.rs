@@ -1,0 +1,151 @@
+//! Members come and go under load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use etcd_client::{GetOptions, MemberAddOptions};
+use store_server::{IdentityError, JoinError, ServeError};
+
+use crate::cluster::{Cluster, eventually};
+
+async fn id_of(cluster: &Cluster, at: usize) -> u64 {
+    let status = cluster.client(at).await.status().await.expect("a status");
+    status.header().expect("a header").member_id()
+}
+
+async fn add_learner(cluster: &Cluster, through: usize, joiner: usize) -> u64 {
+    let added = eventually("adding a learner", || async {
+        let options = MemberAddOptions::new().with_is_learner();
+        cluster.client(through).await.member_add([cluster.peer_url(joiner)], Some(options)).await
+    });
+    added.await.member().expect("the new member").id()
+}
+
+/// Writes until it is told to stop; returns what was acknowledged.
+fn writer(cluster: &Cluster, at: &[usize], stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<Vec<String>> {
+    let urls: Vec<String> = at.iter().map(|at| cluster.url(*at)).collect();
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        let mut client = etcd_client::Client::connect(urls, None).await.expect("a client");
+        let mut acknowledged = Vec::new();
+        for n in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let key = format!("k{n:06}");
+            if client.put(key.as_str(), "v", None).await.is_ok() {
+                acknowledged.push(key);
+            }
+        }
+        acknowledged
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_joins_and_votes_and_the_leader_goes() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let stay: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = writer(&cluster, &stay, &stop);
+
+    let joiner = cluster.joiner();
+    let id = add_learner(&cluster, stay[0], joiner).await;
+    cluster.start(joiner);
+    // A learner answers for itself alone.
+    eventually("the learner's status", || async { cluster.client(joiner).await.status().await }).await;
+    let refused = cluster.client(joiner).await.get("k", None).await.expect_err("a learner");
+    assert!(refused.to_string().contains("rpc not supported for learner"), "{refused}");
+
+    let promoted = eventually("promoting", || async { cluster.client(stay[1]).await.member_promote(id).await }).await;
+    assert!(promoted.members().iter().all(|m| !m.is_learner()));
+    let old = id_of(&cluster, leader).await;
+    eventually("removing the leader", || async { cluster.client(stay[0]).await.member_remove(old).await }).await;
+    let ended = cluster.end(leader).await;
+    assert!(matches!(ended, Err(ServeError::Removed)), "{ended:?}");
+
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writing.await.expect("no panic");
+    assert!(acknowledged.len() > 50, "{}", acknowledged.len());
+    let mut client = cluster.client(joiner).await;
+    let found = client.get("k", Some(GetOptions::new().with_prefix())).await.expect("a read of the new member");
+    let keys: std::collections::BTreeSet<&str> = found.kvs().iter().map(|kv| kv.key_str().expect("text")).collect();
+    for key in &acknowledged {
+        assert!(keys.contains(key.as_str()), "{key} was acknowledged");
+    }
+    let named = client.member_list().await.expect("members");
+    let names: std::collections::BTreeSet<&str> = named.members().iter().map(|m| m.name()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names.contains("m3") && named.members().iter().all(|m| m.client_urls().len() == 1));
+
+    // Who was removed is told so when it comes back, and everybody else remembers the members.
+    cluster.start(leader);
+    let ended = cluster.end(leader).await;
+    assert!(matches!(ended, Err(ServeError::Removed)), "{ended:?}");
+    for at in [stay[0], stay[1], joiner] {
+        cluster.stop(at).await;
+        cluster.start(at);
+        eventually("a read after a restart", || async { cluster.client(at).await.get("k000001", None).await }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_member_grows() {
+    let mut cluster = Cluster::started(1).await;
+    cluster.client(0).await.put("before", "v", None).await.expect("a put");
+    let unexpected = cluster.joiner();
+    cluster.start(unexpected);
+    let ended = cluster.end(unexpected).await;
+    assert!(
+        matches!(ended, Err(ServeError::Identity(IdentityError::Join(JoinError::NotExpected(_))))),
+        "nobody added it: {ended:?}"
+    );
+    cluster.client(0).await.member_add([cluster.peer_url(unexpected)], None).await.expect("added");
+    cluster.start(unexpected);
+    let mut client = cluster.client(unexpected).await;
+    let read = eventually("a read", || async { cluster.client(unexpected).await.get("before", None).await }).await;
+    assert_eq!(read.count(), 1);
+    client.put("after", "v", None).await.expect("a put");
+    assert_eq!(cluster.client(0).await.get("after", None).await.expect("a read").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_cluster_cannot_bear_is_refused() {
+    let cluster = Cluster::started(1).await;
+    let mut client = cluster.client(0).await;
+    let own = id_of(&cluster, 0).await;
+    let peer = cluster.peer_url(0);
+    let refused = |result: Result<(), etcd_client::Error>| result.expect_err("refused").to_string();
+    let text = refused(client.member_add([peer], None).await.map(|_| ()));
+    assert!(text.contains("Peer URLs already exists"), "{text}");
+    let text = refused(client.member_add(["nowhere"], None).await.map(|_| ()));
+    assert!(text.contains("given member URLs are invalid"), "{text}");
+    let text = refused(client.member_remove(own).await.map(|_| ()));
+    assert!(text.contains("not enough started members"), "{text}");
+    let text = refused(client.member_remove(1).await.map(|_| ()));
+    assert!(text.contains("member not found"), "{text}");
+    let text = refused(client.member_promote(own).await.map(|_| ()));
+    assert!(text.contains("can only promote a learner member"), "{text}");
+    let text = refused(client.move_leader(1).await.map(|_| ()));
+    assert!(text.contains("bad leader transferee"), "{text}");
+    let options = MemberAddOptions::new().with_is_learner();
+    client.member_add(["http://127.0.0.1:1"], Some(options.clone())).await.expect("a learner");
+    let text = refused(client.member_add(["http://127.0.0.1:2"], Some(options)).await.map(|_| ()));
+    assert!(text.contains("too many learner members in cluster"), "{text}");
+    let learner =
+        client.member_list().await.expect("members").members().iter().find(|m| m.is_learner()).map(|m| m.id());
+    let text = refused(client.member_promote(learner.expect("the learner")).await.map(|_| ()));
+    assert!(text.contains("in sync with leader"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over() {
+    let cluster = Cluster::started(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let next = (leader + 1) % 3;
+    let target = id_of(&cluster, next).await;
+    let not_leader = cluster.client(next).await.move_leader(target).await.expect_err("not the leader");
+    assert!(not_leader.to_string().contains("not leader"), "{not_leader}");
+    cluster.client(leader).await.move_leader(target).await.expect("moved");
+    assert_eq!(cluster.wait_for_leader().await, next);
+}
