@@ -1,10 +1,12 @@
-//! Generates etcd's services; the messages are store-core's.
+//! Generates etcd's services; the messages are store-core's, but for those of locks and elections.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = protox::compile(["../core/proto/etcd.proto"], ["../core/proto"])?;
+    let protos = ["etcd", "lock", "election"].map(|name| format!("../core/proto/{name}.proto"));
+    let files = protox::compile(protos, ["../core/proto"])?;
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
+        .bytes(".")
         .extern_path(".etcdserverpb", "::store_core::wire")
         .compile_fds(files)?;
     println!("cargo:rerun-if-changed=../core/proto");

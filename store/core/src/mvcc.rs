@@ -202,6 +202,12 @@ impl Mvcc {
         self.index.at(key, revision).map(|version| version.at)
     }
 
+    /// The revision at which a key that is there now was made.
+    #[must_use]
+    pub fn created(&self, key: &[u8]) -> Option<i64> {
+        self.index.latest(key).filter(|version| !version.is_deletion()).map(|version| version.create)
+    }
+
     /// Keys that are there now.
     #[must_use]
     pub fn key_count(&self) -> usize {

@@ -1,9 +1,12 @@
 //! etcd's v3 API.
 
 mod cluster;
+mod election;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
+mod places;
 mod watch;
 
 use std::sync::Arc;
@@ -26,6 +29,22 @@ mod services {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
+/// Generated: locks.
+#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from lock.proto")]
+#[allow(unreachable_pub, reason = "generated")]
+mod locks {
+    include!(concat!(env!("OUT_DIR"), "/v3lockpb.rs"));
+}
+
+/// Generated: elections.
+#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from election.proto")]
+#[allow(unreachable_pub, reason = "generated")]
+mod elections {
+    include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
+}
+
+use elections::election_server::ElectionServer;
+use locks::lock_server::LockServer;
 use services::cluster_server::ClusterServer;
 use services::kv_server::KvServer;
 use services::lease_server::LeaseServer;
@@ -70,6 +89,8 @@ pub(crate) fn routes(service: &Service) -> Routes {
         .add_service(LeaseServer::new(service.clone()))
         .add_service(ClusterServer::new(service.clone()))
         .add_service(MaintenanceServer::new(service.clone()))
+        .add_service(LockServer::new(service.clone()))
+        .add_service(ElectionServer::new(service.clone()))
 }
 
 /// What a learner answers; a range only if it is serializable.

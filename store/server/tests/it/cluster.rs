@@ -33,9 +33,10 @@ pub(crate) struct Cluster {
 }
 
 /// Tries until it works: members that start, connect or catch up refuse for a while.
-pub(crate) async fn eventually<T, F>(what: &str, attempt: impl Fn() -> F) -> T
+pub(crate) async fn eventually<T, E, F>(what: &str, attempt: impl Fn() -> F) -> T
 where
-    F: Future<Output = Result<T, etcd_client::Error>>,
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
 {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

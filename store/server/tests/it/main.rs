@@ -4,6 +4,7 @@ mod backup;
 mod cluster;
 mod etcdctl;
 mod failover;
+mod locks;
 mod membership;
 mod ports;
 mod requests;
