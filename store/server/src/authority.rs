@@ -1,9 +1,10 @@
 //! Lets in clients whose `:authority` isn't one.
 //!
 //! Problem. Clients of etcd 3.4 dial `http://host:port` for some calls and send all of it as
-//!          `:authority`; Go's server takes it, the HTTP/2 library here resets the stream.
+//!          `:authority`, and the path of a socket that they dial; Go's server takes it, the
+//!          HTTP/2 library here resets the stream.
 //! Idea.    The first request's headers are looked at before the library sees them. If its
-//!          authority is a URL, headers of this connection are rewritten on their way in;
+//!          authority is none, headers of this connection are rewritten on their way in;
 //!          else the bytes pass untouched from then on.
 //!
 //! Invariants
@@ -134,10 +135,12 @@ fn is_mended(first: &Frame<'_>) -> bool {
     headers.iter().any(|(name, value)| name == b":authority" && bare(value) != value.as_slice())
 }
 
-/// An authority without the scheme before it and the slash behind it.
+/// An authority without the scheme before it and the slash behind it; of what can't be one, such as a socket's path,
+/// the name that newer clients send for it.
 fn bare(authority: &[u8]) -> &[u8] {
     let after = authority.windows(3).position(|w| w == b"://").map_or(authority, |at| &authority[at + 3..]);
-    after.strip_suffix(b"/").unwrap_or(after)
+    let bare = after.strip_suffix(b"/").unwrap_or(after);
+    if http::uri::Authority::try_from(bare).is_ok() { bare } else { b"localhost" }
 }
 
 /// The headers' bytes in the payload of a HEADERS frame.

@@ -58,6 +58,12 @@ pub struct Config {
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    pub(crate) fn of(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 fn refuse<T>(why: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError(why.into()))
 }
@@ -82,6 +88,26 @@ impl Default for Config {
             peer_tls: Tls::default(),
         }
     }
+}
+
+/// Where a URL leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Tcp { secure: bool, address: String },
+    Unix { secure: bool, path: PathBuf },
+}
+
+/// Where clients are served, by `http://`, `https://`, `unix://` or `unixs://`.
+pub(crate) fn place(url: &str) -> Result<Place, ConfigError> {
+    for (scheme, secure) in [("unix://", false), ("unixs://", true)] {
+        match url.strip_prefix(scheme) {
+            Some("") => return refuse(format!("{url:?} names no file")),
+            Some(path) => return Ok(Place::Unix { secure, path: PathBuf::from(path) }),
+            None => {}
+        }
+    }
+    let (secure, address) = url_parts(url)?;
+    Ok(Place::Tcp { secure, address: address.to_owned() })
 }
 
 /// Scheme and `host:port` of a URL.
@@ -115,7 +141,7 @@ impl Config {
             return refuse("--heartbeat-interval must be > 0");
         }
         for url in self.listen_client_urls.iter().chain(&self.listen_peer_urls) {
-            let (tls, _) = url_parts(url)?;
+            let (Place::Tcp { secure: tls, .. } | Place::Unix { secure: tls, .. }) = place(url)?;
             let settings = if self.listen_client_urls.contains(url) { &self.client_tls } else { &self.peer_tls };
             if tls && (settings.cert_file.is_none() || settings.key_file.is_none()) {
                 return refuse(format!("{url} needs a certificate and a key"));

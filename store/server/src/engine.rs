@@ -33,7 +33,7 @@ use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
 use store_core::wire::{Command, MemberChange, command::Request, peer_answer};
 use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Config;
 use crate::identity::Identity;
@@ -177,6 +177,8 @@ pub(crate) struct Engine {
     /// Whether changes of members are refused that the cluster can't bear.
     strict: bool,
     pub(crate) ended: watch::Sender<Option<End>>,
+    /// Tells when nobody uses the engine any more. Dropped after the state, which is closed then.
+    _closed: DropGuard,
 }
 
 /// Why a member can't start.
@@ -201,6 +203,8 @@ pub enum OpenError {
 /// What [`Engine::open`] leaves to be started.
 pub(crate) struct Opened {
     pub(crate) engine: Arc<Engine>,
+    /// Cancelled once nobody uses the engine any more.
+    pub(crate) closed: CancellationToken,
     receiver: Receiver<Input>,
     replica: Replica,
     wal: Wal,
@@ -222,6 +226,7 @@ impl Engine {
         let replica = Replica::new(id, boot, timing, applied, log);
         let (inputs, receiver) = channel();
         let revision = state.read().0.revision();
+        let closed = CancellationToken::new();
         let engine = Arc::new(Self {
             id,
             state,
@@ -243,8 +248,9 @@ impl Engine {
             backups: Arc::new(tokio::sync::Semaphore::new(BACKUPS_MAX)),
             strict: config.strict_reconfig_check,
             ended: watch::Sender::new(None),
+            _closed: closed.clone().drop_guard(),
         });
-        Ok(Opened { engine, receiver, replica, wal, tick: config.heartbeat_interval })
+        Ok(Opened { engine, closed, receiver, replica, wal, tick: config.heartbeat_interval })
     }
 
     /// Gives a request or message to the owner; `false` if too many wait or it has ended.
@@ -456,7 +462,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Starts the engine's threads.
 pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken) -> std::io::Result<Running> {
-    let Opened { engine, receiver, replica, wal, tick } = opened;
+    let Opened { engine, receiver, replica, wal, tick, .. } = opened;
     let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
     let (to_state, state_inbox) = sync_channel(1024);
     let spawn =

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use prost::Message as _;
 use store_core::membership::Members;
@@ -13,6 +12,7 @@ use store_core::wire::OwnIdentity;
 use crate::config::{Config, ConfigError};
 use crate::peers::{JoinError, members_at};
 use crate::state::{State, StateError};
+use crate::tls::ClientTls;
 
 /// The file in a member's folder that says who it is: a CRC-32 and the message. Beside the state, which is the same
 /// for all members.
@@ -53,11 +53,7 @@ pub enum IdentityError {
 }
 
 /// Finds out, and writes it into a new folder.
-pub(crate) async fn find(
-    config: &Config,
-    state: &State,
-    tls: Option<&Arc<rustls::ClientConfig>>,
-) -> Result<Identity, IdentityError> {
+pub(crate) async fn find(config: &Config, state: &State, tls: Option<&ClientTls>) -> Result<Identity, IdentityError> {
     let path = config.data_dir.join(FILE);
     if let Some(OwnIdentity { id, told }) = read(&path)? {
         let members = state.members();
@@ -108,7 +104,7 @@ pub(crate) fn write(path: &Path, identity: &Identity) -> Result<(), IdentityErro
 }
 
 /// Asks the others, and finds itself among them by its peer URLs.
-async fn join(config: &Config, tls: Option<&Arc<rustls::ClientConfig>>) -> Result<Identity, IdentityError> {
+async fn join(config: &Config, tls: Option<&ClientTls>) -> Result<Identity, IdentityError> {
     let own = config.own_peer_urls();
     let others = config.initial_cluster.iter().filter(|(name, _)| **name != config.name);
     let urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();

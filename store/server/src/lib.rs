@@ -11,6 +11,7 @@ pub mod config;
 mod engine;
 mod grpc;
 mod identity;
+mod listener;
 mod peers;
 mod restore;
 mod serve;
@@ -24,7 +25,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store_core::membership::Members;
 use store_core::wire::member_change::Change;
 use store_core::wire::{Member, MemberChange};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use backup::BackupError;
@@ -39,6 +39,9 @@ pub use wal::WalError;
 
 /// Pause before the cluster is told again who this member is.
 const DESCRIBE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the end waits for requests that were under way.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a member doesn't run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -76,33 +79,28 @@ pub enum ServeError {
     Storage(String),
 }
 
-async fn listen(url: &str) -> Result<TcpListener, ServeError> {
-    let (_, address) = config::url_parts(url)?;
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { url: url.to_owned(), source })
-}
-
 /// Runs a member until `shutdown`.
 ///
 /// # Errors
 /// [`ServeError`] names the setting, file or address at fault.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
     config.validate()?;
-    let client_tls = tls::server(&config.client_tls, &[b"h2", b"http/1.1"])?;
-    let peer_tls = tls::peers(&config.peer_tls)?;
+    let client_tls = tls::for_clients(&config.client_tls)?;
+    let peer_tls = tls::for_peers(&config.peer_tls)?;
     let mut clients = Vec::new();
     for url in &config.listen_client_urls {
-        clients.push((config::url_parts(url)?.0, listen(url).await?));
+        clients.push(listener::listen(url).await?);
     }
     let mut peer_listeners = Vec::new();
     for url in &config.listen_peer_urls {
-        peer_listeners.push((config::url_parts(url)?.0, listen(url).await?));
+        peer_listeners.push(listener::listen_tcp(url).await?);
     }
     // Nanoseconds tell one run of a member from another.
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
     let state = engine::open_state(config.data_dir.clone()).await?;
     let identity = identity::find(&config, &state, peer_tls.as_ref().map(|tls| &tls.client)).await?;
     let opened = engine::open(config.clone(), state, identity.clone(), boot).await?;
-    let engine = opened.engine.clone();
+    let (engine, closed) = (opened.engine.clone(), opened.closed.clone());
     let stop = CancellationToken::new();
     let cluster_id = identity.members.cluster_id();
     let own_url = identity.members.get(engine.id).and_then(|m| m.peer_ur_ls.first().cloned()).unwrap_or_default();
@@ -134,6 +132,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     let ended = tokio::task::spawn_blocking(move || running.join()).await;
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let ended = engine.ended.borrow().clone();
+    drop((engine, service));
+    // Connections are being broken off; the folder is free once they have been.
+    if tokio::time::timeout(CLOSE_MAX, closed.cancelled()).await.is_err() {
+        tracing::warn!("requests are still using the state; it is left to them");
+    }
     match ended {
         None => Ok(()),
         Some(engine::End::Storage(why)) => Err(ServeError::Storage(why)),

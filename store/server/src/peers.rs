@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, Input};
+use crate::tls::{ClientTls, ServerTls};
 pub(crate) use accept::serve;
 pub use dial::JoinError;
 pub(crate) use dial::members_at;
@@ -37,8 +38,8 @@ const STRANGERS_MAX: usize = 16;
 /// TLS of both directions; `None` for plain connections.
 #[derive(Clone)]
 pub(crate) struct PeerTls {
-    pub(crate) server: Arc<rustls::ServerConfig>,
-    pub(crate) client: Arc<rustls::ClientConfig>,
+    pub(crate) server: ServerTls,
+    pub(crate) client: ClientTls,
 }
 
 /// A peer that is dialled.
@@ -57,7 +58,7 @@ pub(crate) struct Peers {
     engine: Arc<Engine>,
     cluster_id: u64,
     own_url: String,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<ClientTls>,
     shutdown: CancellationToken,
     peers: Mutex<HashMap<u64, Peer>>,
     /// One snapshot leaves at a time, and one comes.

@@ -12,11 +12,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::Lenient;
 use crate::grpc::{self, Service, VERSION};
+use crate::listener::Listener;
+use crate::tls::ServerTls;
 
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -80,12 +81,7 @@ fn resident_bytes() -> u64 {
 }
 
 /// Accepts clients until shutdown.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    router: Router,
-    shutdown: CancellationToken,
-) {
+pub(crate) async fn serve(listener: Listener, tls: Option<ServerTls>, router: Router, shutdown: CancellationToken) {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -93,19 +89,17 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok(stream) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        // Latency matters more than full packets; a socket that refuses still works.
-        let _ = stream.set_nodelay(true);
         let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _slot = slot;
             match tls {
                 None => connection(stream, router, shutdown).await,
                 Some(tls) => {
-                    let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(stream);
+                    let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
                         connection(stream, router, shutdown).await;
                     }

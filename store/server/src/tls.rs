@@ -1,7 +1,11 @@
-//! TLS from PEM files.
+//! TLS from PEM files, which are read again when they change: certificates are renewed while the
+//! member runs.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -50,9 +54,96 @@ fn pair(tls: &Tls) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer
     }
 }
 
-/// The server's side; `None` without a certificate.
-pub(crate) fn server(tls: &Tls, protocols: &[&[u8]]) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-    let Some((certs, key)) = pair(tls)? else { return Ok(None) };
+/// How often the files are looked at, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The server's side, as its files are now.
+pub(crate) type ServerTls = Arc<Reloading<ServerConfig>>;
+/// The client's side, as its files are now.
+pub(crate) type ClientTls = Arc<Reloading<ClientConfig>>;
+
+/// Settings from files, and what the files looked like.
+pub(crate) struct Reloading<C> {
+    tls: Tls,
+    build: fn(&Tls) -> Result<C, TlsError>,
+    current: Mutex<Current<C>>,
+}
+
+struct Current<C> {
+    config: Arc<C>,
+    seen: Vec<Seen>,
+    looked: Instant,
+}
+
+/// When a file was written, and how long it is; `None` for one that isn't there.
+type Seen = Option<(SystemTime, u64)>;
+
+fn look(tls: &Tls) -> Vec<Seen> {
+    let files = [&tls.cert_file, &tls.key_file, &tls.trusted_ca_file];
+    let seen = |path: &std::path::PathBuf| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    files.into_iter().flatten().map(seen).collect()
+}
+
+impl<C> Reloading<C> {
+    fn new(tls: &Tls, build: fn(&Tls) -> Result<C, TlsError>) -> Result<Arc<Self>, TlsError> {
+        // Looked at before they are read: what changes in between is read once more.
+        let seen = look(tls);
+        let current = Current { config: Arc::new(build(tls)?), seen, looked: Instant::now() };
+        Ok(Arc::new(Self { tls: tls.clone(), build, current: Mutex::new(current) }))
+    }
+
+    /// What new connections use.
+    pub(crate) fn get(&self) -> Arc<C> {
+        let mut current = self.current.lock();
+        if current.looked.elapsed() >= LOOK_EVERY {
+            current.looked = Instant::now();
+            let seen = look(&self.tls);
+            if seen != current.seen {
+                match (self.build)(&self.tls) {
+                    Ok(config) => {
+                        tracing::info!("certificates changed and were read again");
+                        current.config = Arc::new(config);
+                        current.seen = seen;
+                    }
+                    // Half of a renewal; the next look sees the other half.
+                    Err(error) => tracing::warn!(%error, "certificates changed and can't be used; the old ones stay"),
+                }
+            }
+        }
+        current.config.clone()
+    }
+}
+
+/// Towards clients; `None` without a certificate.
+pub(crate) fn for_clients(tls: &Tls) -> Result<Option<ServerTls>, TlsError> {
+    if pair(tls)?.is_none() {
+        return Ok(None);
+    }
+    let build = |tls: &Tls| {
+        let mut config = server(tls)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    };
+    Reloading::new(tls, build).map(Some)
+}
+
+/// Both sides between peers; `None` without a certificate.
+pub(crate) fn for_peers(tls: &Tls) -> Result<Option<PeerTls>, TlsError> {
+    if pair(tls)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(PeerTls { server: Reloading::new(tls, server)?, client: Reloading::new(tls, client)? }))
+}
+
+fn needed_pair(tls: &Tls) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    pair(tls)?.ok_or_else(|| TlsError("a certificate and its key are needed".to_owned()))
+}
+
+fn server(tls: &Tls) -> Result<ServerConfig, TlsError> {
+    let (certs, key) = needed_pair(tls)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(wrong)?;
@@ -67,24 +158,19 @@ pub(crate) fn server(tls: &Tls, protocols: &[&[u8]]) -> Result<Option<Arc<Server
         }
         _ => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(certs, key).map_err(wrong)?;
-    config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
-    Ok(Some(Arc::new(config)))
+    builder.with_single_cert(certs, key).map_err(wrong)
 }
 
-/// Both sides between peers; `None` without a certificate.
-pub(crate) fn peers(tls: &Tls) -> Result<Option<PeerTls>, TlsError> {
-    let Some(server) = server(tls, &[])? else { return Ok(None) };
+fn client(tls: &Tls) -> Result<ClientConfig, TlsError> {
     let Some(ca) = &tls.trusted_ca_file else {
         return Err(TlsError("peers use TLS, but no trusted CA is named".to_owned()));
     };
-    let Some((certs, key)) = pair(tls)? else { return Ok(None) };
+    let (certs, key) = needed_pair(tls)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(wrong)?
         .with_root_certificates(roots(ca)?)
         .with_client_auth_cert(certs, key)
-        .map_err(wrong)?;
-    Ok(Some(PeerTls { server, client: Arc::new(client) }))
+        .map_err(wrong)
 }

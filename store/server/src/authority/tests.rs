@@ -87,3 +87,9 @@ async fn an_authority_that_is_a_url_is_mended_on_every_request() {
         assert!(out.windows(3).filter(|w| *w == [1, 2, 3]).count() == 2, "data passes");
     }
 }
+
+#[tokio::test]
+async fn a_sockets_path_becomes_a_name() {
+    let out = through(&connection(["/run/keelson/client.sock", "/run/keelson/client.sock"]), 4096).await;
+    assert_eq!(authorities(&out), ["localhost", "localhost"]);
+}

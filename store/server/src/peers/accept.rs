@@ -55,7 +55,7 @@ async fn accept(stream: TcpStream, tls: Option<PeerTls>, peers: &Arc<Peers>) -> 
     match tls {
         None => receive(stream, peers).await,
         Some(tls) => {
-            let handshake = tokio_rustls::TlsAcceptor::from(tls.server).accept(stream);
+            let handshake = tokio_rustls::TlsAcceptor::from(tls.server.get()).accept(stream);
             receive(tokio::time::timeout(GREET_MAX, handshake).await??, peers).await
         }
     }

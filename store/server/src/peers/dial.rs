@@ -8,7 +8,7 @@ use prost::Message as _;
 use rustls::pki_types::ServerName;
 use store_core::membership::Members;
 use store_core::wire::Membership;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter};
+use tokio::io::{AsyncWriteExt as _, BufWriter};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,15 +16,14 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{Frame, Greeting, Purpose, Reception, read_bytes};
 use crate::config::url_parts;
 use crate::engine::{Engine, Input};
+use crate::listener::Stream;
+use crate::tls::ClientTls;
 
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 /// How long connecting and greeting may take.
 pub(super) const GREET_MAX: Duration = Duration::from_secs(2);
 /// Members as they are told to one that joins.
 const MEMBERS_BYTES_MAX: usize = 1 << 20;
-
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub(super) type Connection = BufWriter<Box<dyn Stream>>;
 
@@ -33,7 +32,7 @@ pub(super) struct Line {
     pub(super) engine: Arc<Engine>,
     pub(super) greeting: Greeting,
     pub(super) urls: Vec<String>,
-    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) tls: Option<ClientTls>,
     pub(super) connected: Arc<Mutex<Option<Instant>>>,
     pub(super) stop: CancellationToken,
 }
@@ -107,7 +106,7 @@ impl Line {
 
 pub(super) async fn greet(
     url: &str,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<ClientTls>,
     greeting: &Greeting,
 ) -> std::io::Result<(Connection, Reception)> {
     let mut stream = connect(url, tls).await?;
@@ -116,7 +115,7 @@ pub(super) async fn greet(
     Ok((stream, reception))
 }
 
-async fn connect(url: &str, tls: Option<Arc<rustls::ClientConfig>>) -> std::io::Result<Connection> {
+async fn connect(url: &str, tls: Option<ClientTls>) -> std::io::Result<Connection> {
     let (secure, address) = url_parts(url).map_err(std::io::Error::other)?;
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -126,7 +125,7 @@ async fn connect(url: &str, tls: Option<Arc<rustls::ClientConfig>>) -> std::io::
         (true, Some(tls)) => {
             let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
             let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-            Box::new(tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?)
+            Box::new(tokio_rustls::TlsConnector::from(tls.get()).connect(name, stream).await?)
         }
     };
     Ok(BufWriter::with_capacity(64 * 1024, stream))
@@ -147,7 +146,7 @@ pub enum JoinError {
 ///
 /// # Errors
 /// [`JoinError::NobodyAnswers`].
-pub(crate) async fn members_at(urls: &[String], tls: Option<&Arc<rustls::ClientConfig>>) -> Result<Members, JoinError> {
+pub(crate) async fn members_at(urls: &[String], tls: Option<&ClientTls>) -> Result<Members, JoinError> {
     for url in urls {
         let asked = tokio::time::timeout(GREET_MAX, ask_members(url, tls.cloned())).await;
         match asked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
@@ -158,7 +157,7 @@ pub(crate) async fn members_at(urls: &[String], tls: Option<&Arc<rustls::ClientC
     Err(JoinError::NobodyAnswers(urls.join(", ")))
 }
 
-async fn ask_members(url: &str, tls: Option<Arc<rustls::ClientConfig>>) -> std::io::Result<Members> {
+async fn ask_members(url: &str, tls: Option<ClientTls>) -> std::io::Result<Members> {
     let greeting = Greeting { purpose: Purpose::Join, cluster_id: 0, from: 0, to: 0, url: String::new() };
     let (mut stream, reception) = greet(url, tls, &greeting).await?;
     if reception != Reception::Welcome {

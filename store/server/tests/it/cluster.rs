@@ -75,6 +75,11 @@ fn mutual_tls(dir: &TempDir) -> Tls {
 }
 
 impl Cluster {
+    /// New certificates of a new CA take the old ones' places.
+    pub(crate) fn renew_certificates(&self) {
+        mutual_tls(&self.dir);
+    }
+
     pub(crate) fn new(size: usize) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let tls = mutual_tls(&dir);
@@ -125,7 +130,15 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, at: usize) {
         let token = CancellationToken::new();
-        let task = tokio::spawn(store_server::run(self.members[at].config.clone(), token.clone()));
+        let (config, until) = (self.members[at].config.clone(), token.clone());
+        let task = tokio::spawn(async move {
+            let name = config.name.clone();
+            let ended = store_server::run(config, until).await;
+            if let Err(error) = &ended {
+                eprintln!("{name} ended: {error:?}");
+            }
+            ended
+        });
         self.members[at].running = Some((token, task));
     }
 

@@ -6,13 +6,13 @@ use std::process::Command;
 use crate::cluster::Cluster;
 
 /// A member, and the folder with the certificate that it is shown.
-struct Member<'a> {
-    url: &'a str,
-    certificates: &'a Path,
+pub(crate) struct Member<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) certificates: &'a Path,
 }
 
 impl Member<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", self.url]);
         if self.url.starts_with("https") {

@@ -62,7 +62,9 @@ async fn a_member_that_was_away_for_long_is_sent_the_state() {
     let leader = cluster.wait_for_leader().await;
     let away = (leader + 1) % 3;
     cluster.stop(away).await;
-    // More than is kept of the log for those who are behind.
+    // The leader keeps its log for who answered within the last election timeout.
+    tokio::time::sleep(3 * cluster.members[leader].config.election_timeout).await;
+    // More than it keeps for anybody.
     let mut client = cluster.client(leader).await;
     let value = vec![7; 1 << 20];
     for n in 0..100 {

@@ -1,5 +1,6 @@
 //! Members as their users meet them: etcd-client, Debian's etcdctl, crashes.
 
+mod access;
 mod backup;
 mod cluster;
 mod etcdctl;
