@@ -37,6 +37,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Config;
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
@@ -166,7 +167,7 @@ pub(crate) struct Engine {
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
     ring: Mutex<Ring>,
-    pub(crate) syncs: AtomicU64,
+    pub(crate) metrics: Arc<Metrics>,
     members: watch::Sender<Members>,
     /// What peers that are far behind are sent.
     copied: Mutex<Option<Arc<Copied>>>,
@@ -240,7 +241,7 @@ impl Engine {
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
             ring: Mutex::new(Ring { floor: revision, ..Ring::default() }),
-            syncs: AtomicU64::new(0),
+            metrics: Arc::new(Metrics::new(id, crate::grpc::VERSION)),
             members: watch::Sender::new(identity.members.clone()),
             copied: Mutex::new(None),
             copies,
@@ -306,7 +307,10 @@ impl Engine {
             tokio::select! {
                 answer = answer => return answer.unwrap_or(Err(RequestError::Stopped)),
                 Ok(()) = was_dropped => {}
-                () = tokio::time::sleep_until(deadline) => return Err(RequestError::Timeout),
+                () = tokio::time::sleep_until(deadline) => {
+                    self.metrics.failed_proposals.inc();
+                    return Err(RequestError::Timeout);
+                }
             }
             // Dropped for want of a leader: certainly not made, so it may be tried again.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -375,6 +379,11 @@ impl Engine {
         Ok(self.state.changes(from, to, AT_ONCE)?.into_iter().map(Arc::new).collect())
     }
 
+    /// Requests that wait for their command to be applied.
+    pub(crate) fn pending(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
     /// Publishes applied changes to watchers.
     fn publish(&self, changes: Vec<Change>, revision: i64) {
         let mut ring = self.ring.lock();
@@ -408,6 +417,7 @@ impl Engine {
     /// Everybody who waits learns that the outcome is unknown.
     fn fail_waiting(&self, error: RequestError) {
         for (_, waiter) in self.waiting.lock().drain() {
+            self.metrics.failed_proposals.inc();
             let _ = waiter.send(Err(error));
         }
     }

@@ -12,6 +12,7 @@ mod engine;
 mod grpc;
 mod identity;
 mod listener;
+mod metrics;
 mod peers;
 mod restore;
 mod serve;

@@ -1,12 +1,11 @@
 //! The client port: gRPC and HTTP on one listener, TLS if configured.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -17,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 use crate::authority::Lenient;
 use crate::grpc::{self, Service, VERSION};
 use crate::listener::Listener;
+use crate::metrics::{Now, watch_calls};
 use crate::tls::ServerTls;
 
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 10_000;
+/// The text form that Prometheus asks for first.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// etcd's HTTP paths beside its gRPC services.
@@ -33,7 +35,8 @@ pub(crate) fn router(service: &Service) -> Router {
         .route("/metrics", get(metrics))
         .with_state(service.clone());
     let for_voters = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_as_learner);
-    grpc::routes(service).into_axum_router().layer(for_voters).merge(http)
+    let counted = axum::middleware::from_fn_with_state(service.engine.metrics.clone(), watch_calls);
+    grpc::routes(service).into_axum_router().layer(for_voters).layer(counted).merge(http)
 }
 
 fn has_leader(service: &Service) -> bool {
@@ -52,32 +55,24 @@ async fn readyz(State(service): State<Service>) -> (StatusCode, &'static str) {
     if has_leader(&service) { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "no leader\n") }
 }
 
-/// Prometheus text under etcd's well-known names.
-async fn metrics(State(service): State<Service>) -> String {
-    let position = *service.engine.position().borrow();
-    let (revision, keys) = {
-        let (mvcc, _) = service.engine.state.read();
-        (mvcc.revision(), mvcc.key_count())
+async fn metrics(State(service): State<Service>) -> ([(header::HeaderName, &'static str); 1], String) {
+    let engine = &service.engine;
+    let position = *engine.position().borrow();
+    let mut now = Now {
+        has_leader: position.leader != 0,
+        is_leader: position.leader == engine.id,
+        is_learner: service.is_learner(),
+        committed: position.committed,
+        applied: engine.applied(),
+        pending_proposals: engine.pending() as u64,
+        bytes_on_disk: engine.state.size(),
+        ..Now::default()
     };
-    let gauges = [
-        ("etcd_server_has_leader", u64::from(position.leader != 0)),
-        ("etcd_server_is_leader", u64::from(position.leader == service.engine.id)),
-        ("etcd_server_proposals_committed_total", position.committed),
-        ("etcd_server_proposals_applied_total", service.engine.applied()),
-        ("etcd_mvcc_db_total_size_in_bytes", u64::try_from(service.engine.state.size()).unwrap_or(0)),
-        ("etcd_debugging_store_revision", u64::try_from(revision).unwrap_or(0)),
-        ("etcd_debugging_mvcc_keys_total", keys as u64),
-        ("etcd_disk_wal_fsync_duration_seconds_count", service.engine.syncs.load(Ordering::Relaxed)),
-        ("process_resident_memory_bytes", resident_bytes()),
-    ];
-    gauges.iter().map(|(name, value)| format!("# TYPE {name} gauge\n{name} {value}\n")).collect()
-}
-
-/// Resident memory of this process, from the kernel; 0 where it doesn't say.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+    {
+        let (mvcc, _) = engine.state.read();
+        (now.revision, now.compacted, now.keys) = (mvcc.revision(), mvcc.compacted(), mvcc.key_count() as u64);
+    }
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], engine.metrics.render(&now))
 }
 
 /// Accepts clients until shutdown.

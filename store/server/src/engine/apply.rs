@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raft::eraftpb::Entry;
+use store_core::mvcc::Answer;
 
 use super::{Copied, Engine, Input};
-use crate::state::{Received, StateError};
+use crate::metrics::Metrics;
+use crate::state::{Applied, Received, StateError};
 
 /// What the state thread is given.
 pub(super) enum ToState {
@@ -25,6 +27,8 @@ pub(super) enum ToState {
 /// Entries and bytes after which the state is made durable, so that the log can be cut.
 const FLUSH_ENTRIES: u64 = 20_000;
 const FLUSH_BYTES: usize = 24 << 20;
+/// A batch that takes longer to apply is counted as slow, as in etcd.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// Pause between slices of collection while nothing else is to do.
 const COLLECT_PAUSE: Duration = Duration::from_millis(5);
 
@@ -60,17 +64,22 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
         };
         match next {
             ToState::Apply(list) => {
-                let last = list.last().map(|e| e.index);
+                let (last, begun) = (list.last().map(|e| e.index), Instant::now());
                 for entry in &list {
                     entries += 1;
                     bytes += entry.data.len();
                     collecting |= apply(engine, entry)?;
                 }
+                if begun.elapsed() > SLOW_APPLY {
+                    engine.metrics.slow_applies.inc();
+                }
                 if let Some(index) = last {
                     engine.applied.store(index, Ordering::Release);
                     engine.tell(Input::Applied { index });
                     if entries >= FLUSH_ENTRIES || bytes >= FLUSH_BYTES {
+                        let begun = Instant::now();
                         engine.state.flush()?;
+                        engine.metrics.state_flush.observe(begun.elapsed().as_secs_f64());
                         (entries, bytes) = (0, 0);
                         engine.tell(Input::Flushed { index });
                     }
@@ -97,6 +106,17 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
     }
 }
 
+fn count(metrics: &Metrics, applied: &Applied) {
+    match &applied.answer {
+        Ok(Answer::Put(_)) => metrics.puts.inc(),
+        Ok(Answer::DeleteRange(_)) => metrics.deletes.inc(),
+        Ok(Answer::Txn(_)) => metrics.txns.inc(),
+        _ => 0,
+    };
+    metrics.leases_granted.inc_by(applied.granted.len() as u64);
+    metrics.leases_ended.inc_by(applied.ended.len() as u64);
+}
+
 fn copy(engine: &Arc<Engine>) -> Result<Arc<Copied>, StateError> {
     let number = engine.next_copy.fetch_add(1, Ordering::Relaxed);
     Ok(Arc::new(Copied::of(&engine.state, &engine.copies, number)?))
@@ -105,7 +125,8 @@ fn copy(engine: &Arc<Engine>) -> Result<Arc<Copied>, StateError> {
 /// Applies an entry; returns whether compaction left something to collect.
 fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
     let Some(applied) = engine.state.apply(entry)? else { return Ok(false) };
-    let compacted = matches!(applied.answer, Ok(store_core::mvcc::Answer::Compact));
+    let compacted = matches!(applied.answer, Ok(Answer::Compact));
+    count(&engine.metrics, &applied);
     if !applied.granted.is_empty() || !applied.ended.is_empty() {
         engine.tell(Input::Leases { granted: applied.granted, ended: applied.ended });
     }

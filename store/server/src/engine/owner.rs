@@ -247,6 +247,7 @@ impl Owner {
         if let Some((_, _, since)) = &self.reads.asked
             && self.ticks - since >= READ_RETRY_TICKS
         {
+            self.engine.metrics.slow_read_indexes.inc();
             self.ask_again();
         }
         if self.ticks.is_multiple_of(LEASE_TICKS) && self.replica.is_leader() {
@@ -362,6 +363,9 @@ impl Owner {
 
     fn leader_changed(&mut self, leader: u64, is_self: bool) {
         tracing::info!(leader = format!("{leader:x}"), is_self, term = self.replica.term(), "leader changed");
+        if leader != 0 {
+            self.engine.metrics.leader_changes.inc();
+        }
         // What was on its way to the old leader may be lost or made: nobody can tell.
         self.engine.fail_waiting(RequestError::LeaderFailed);
         self.ending.clear();
@@ -420,6 +424,7 @@ impl Owner {
         let now = self.now_ms();
         if renew && !self.ending.contains(&lease) {
             self.leases.renew(now, lease, ttl);
+            self.engine.metrics.leases_renewed.inc();
         }
         Some(self.leases.remaining(now, lease).unwrap_or(ttl))
     }

@@ -1,8 +1,8 @@
 //! The log thread: writes what steps ask for, one sync for all that gathered.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use raft::eraftpb::{HardState, Message};
 use store_core::replica::Persist;
@@ -61,9 +61,10 @@ fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) 
         }
     }
     if last.is_some() {
+        let begun = Instant::now();
         wal.flush(sync)?;
         if sync {
-            engine.syncs.fetch_add(1, Ordering::Relaxed);
+            engine.metrics.log_sync.observe(begun.elapsed().as_secs_f64());
         }
     }
     for message in messages {

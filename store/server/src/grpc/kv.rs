@@ -43,6 +43,7 @@ impl Kv for Service {
         let service = self.clone();
         // Values may have to come from disk.
         let answer = tokio::task::spawn_blocking(move || {
+            service.engine.metrics.ranges.inc();
             let (mvcc, values) = service.engine.state.read();
             let mut answer = mvcc.range(&request, &values).map_err(status)?;
             answer.header = service.header(mvcc.revision());

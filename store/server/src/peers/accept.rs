@@ -91,7 +91,9 @@ async fn listen(stream: &mut (impl AsyncRead + Unpin), greeting: &Greeting, peer
     let from = greeting.from;
     let slots = Arc::new(Semaphore::new(QUESTIONS_MAX));
     loop {
-        match Frame::read(stream).await? {
+        let (frame, bytes) = Frame::read(stream).await?;
+        peers.engine.metrics.received_from(from, bytes);
+        match frame {
             Frame::Raft(message) if message.from == from && message.to == greeting.to && !is_snapshot(&message) => {
                 peers.engine.send(Input::Message(message));
             }

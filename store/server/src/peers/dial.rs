@@ -99,7 +99,8 @@ impl Line {
                     }
                 }
             };
-            frame.write(&mut stream).await?;
+            let bytes = frame.write(&mut stream).await?;
+            self.engine.metrics.sent_to(self.greeting.to, bytes);
         }
     }
 }

@@ -62,12 +62,17 @@ impl Frame {
         }
     }
 
-    pub(crate) async fn write(&self, stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
-        write_bytes(stream, &self.encode()?).await
+    /// Writes it; returns its length.
+    pub(crate) async fn write(&self, stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<u64> {
+        let bytes = self.encode()?;
+        write_bytes(stream, &bytes).await?;
+        Ok(bytes.len() as u64)
     }
 
-    pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Self> {
-        Self::decode(&read_bytes(stream, FRAME_BYTES_MAX).await?)
+    /// Reads one, and its length.
+    pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(Self, u64)> {
+        let bytes = read_bytes(stream, FRAME_BYTES_MAX).await?;
+        Ok((Self::decode(&bytes)?, bytes.len() as u64))
     }
 }
 

@@ -17,7 +17,7 @@ use super::Peers;
 use super::dial::{GREET_MAX, greet};
 use super::frame::{Frame, Purpose, Reception, read_bytes, write_bytes};
 use crate::backup::is_plain;
-use crate::engine::{Copied, Input};
+use crate::engine::{Copied, Engine, Input};
 
 const CHUNK_BYTES: usize = 256 << 10;
 const NAME_BYTES_MAX: usize = 255;
@@ -46,7 +46,7 @@ pub(super) fn start(peers: &Peers, message: Message) {
             let mut last = wrong("the peer has no URL");
             for url in &urls {
                 match tokio::time::timeout(GREET_MAX, greet(url, tls.clone(), &greeting)).await? {
-                    Ok((mut stream, Reception::Welcome)) => return send(&mut stream, message, &copied).await,
+                    Ok((mut stream, Reception::Welcome)) => return send(&mut stream, &engine, message, &copied).await,
                     Ok((_, other)) => last = wrong(format!("refused: {other:?}")),
                     Err(error) => last = error,
                 }
@@ -66,6 +66,7 @@ pub(super) fn start(peers: &Peers, message: Message) {
 
 async fn send(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    engine: &Engine,
     message: Message,
     copied: &Arc<Copied>,
 ) -> std::io::Result<()> {
@@ -80,6 +81,7 @@ async fn send(
     write_bytes(stream, &[]).await?;
     stream.flush().await?;
     tokio::time::timeout(LOAD_MAX, stream.read_u8()).await??;
+    engine.metrics.sent_to(peer, bytes);
     let peer = format!("{peer:x}");
     tracing::info!(peer, index = copied.metadata.index, bytes, took = ?begun.elapsed(), "sent a snapshot");
     Ok(())
@@ -110,7 +112,9 @@ pub(super) async fn receive(
     from: u64,
 ) -> std::io::Result<()> {
     let Ok(_slot) = peers.receiving.try_acquire() else { return Err(wrong("another snapshot is coming already")) };
-    let Frame::Raft(message) = Frame::read(stream).await? else { return Err(wrong("a snapshot without its message")) };
+    let (Frame::Raft(message), _) = Frame::read(stream).await? else {
+        return Err(wrong("a snapshot without its message"));
+    };
     if !is_snapshot(&message) || message.from != from || message.to != peers.engine.id {
         return Err(wrong("a snapshot's message that has no place here"));
     }

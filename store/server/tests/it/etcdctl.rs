@@ -105,5 +105,14 @@ async fn etcdctl_works_on_each_member() {
     assert!(health.contains("\"health\":\"true\""), "{health}");
     assert_eq!(ready, "ok\n");
     assert!(version.contains("3.6.0"));
-    assert!(metrics.contains("etcd_server_has_leader 1"), "{metrics}");
+    for line in [
+        "etcd_server_has_leader 1",
+        r#"etcd_server_version{server_version="3.6.0"} 1"#,
+        r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="0.001"}"#,
+        r#"grpc_server_handled_total{grpc_type="unary",grpc_service="etcdserverpb.KV",grpc_method="Put",grpc_code="OK"}"#,
+        r#"etcd_network_peer_sent_bytes_total{To=""#,
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(metrics.lines().any(|found| found.starts_with(line)), "{line} isn't in {metrics}");
+    }
 }

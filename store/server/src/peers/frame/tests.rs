@@ -22,7 +22,7 @@ async fn what_is_cut_or_foreign_is_refused() {
     assert!(Greeting::read(&mut http.as_slice()).await.is_err());
     let mut question = Vec::new();
     Frame::Question(PeerQuestion { nonce: 5, question: None }).write(&mut question).await.expect("written");
-    assert!(matches!(Frame::read(&mut question.as_slice()).await, Ok(Frame::Question(q)) if q.nonce == 5));
+    assert!(matches!(Frame::read(&mut question.as_slice()).await, Ok((Frame::Question(q), _)) if q.nonce == 5));
     assert!(Frame::read(&mut &question[..question.len() - 1]).await.is_err());
     assert!(Frame::read(&mut [0xff; 64].as_slice()).await.is_err(), "a length beyond all bounds");
 }

@@ -1,0 +1,186 @@
+//! Calls of clients, under the names of Go's gRPC middleware.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::Frame;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tonic::Code;
+
+use super::Metrics;
+
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Call {
+    grpc_type: &'static str,
+    grpc_service: &'static str,
+    grpc_method: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Handled {
+    grpc_type: &'static str,
+    grpc_service: &'static str,
+    grpc_method: &'static str,
+    grpc_code: String,
+}
+
+/// Counters of calls.
+pub(crate) struct Grpc {
+    started: Family<Call, Counter>,
+    handled: Family<Handled, Counter>,
+    sent: Counter,
+    received: Counter,
+}
+
+/// etcd's services and their methods.
+const SERVICES: [(&str, &[&str]); 8] = [
+    ("etcdserverpb.KV", &["Range", "Put", "DeleteRange", "Txn", "Compact", "RangeStream"]),
+    ("etcdserverpb.Watch", &["Watch"]),
+    ("etcdserverpb.Lease", &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]),
+    ("etcdserverpb.Cluster", &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote", "MemberList"]),
+    (
+        "etcdserverpb.Maintenance",
+        &["Alarm", "Status", "Defragment", "Hash", "HashKV", "Snapshot", "MoveLeader", "Downgrade"],
+    ),
+    (
+        "etcdserverpb.Auth",
+        &[
+            "AuthEnable",
+            "AuthDisable",
+            "AuthStatus",
+            "Authenticate",
+            "UserAdd",
+            "UserGet",
+            "UserList",
+            "UserDelete",
+            "UserChangePassword",
+            "UserGrantRole",
+            "UserRevokeRole",
+            "RoleAdd",
+            "RoleGet",
+            "RoleList",
+            "RoleDelete",
+            "RoleGrantPermission",
+            "RoleRevokePermission",
+        ],
+    ),
+    ("v3lockpb.Lock", &["Lock", "Unlock"]),
+    ("v3electionpb.Election", &["Campaign", "Proclaim", "Leader", "Observe", "Resign"]),
+];
+
+/// Service and method of a path; `None` for what isn't one of etcd's: whoever asks for anything else must not make
+/// labels of it.
+fn call(path: &str) -> Option<Call> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let (grpc_service, methods) = SERVICES.iter().find(|(name, _)| *name == service)?;
+    let grpc_method = methods.iter().find(|name| **name == method)?;
+    let grpc_type = match method {
+        "Watch" | "LeaseKeepAlive" => "bidi_stream",
+        "Snapshot" | "Observe" | "RangeStream" => "server_stream",
+        _ => "unary",
+    };
+    Some(Call { grpc_type, grpc_service, grpc_method })
+}
+
+impl Grpc {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let new = Self {
+            started: Family::default(),
+            handled: Family::default(),
+            sent: Counter::default(),
+            received: Counter::default(),
+        };
+        registry.register("grpc_server_started", "Calls begun", new.started.clone());
+        registry.register("grpc_server_handled", "Calls ended, by code", new.handled.clone());
+        registry.register("etcd_network_client_grpc_sent_bytes", "Bytes sent to clients", new.sent.clone());
+        registry.register("etcd_network_client_grpc_received_bytes", "Bytes received of clients", new.received.clone());
+        new
+    }
+
+    fn ended(&self, call: Call, code: Code) {
+        let Call { grpc_type, grpc_service, grpc_method } = call;
+        let grpc_code = format!("{code:?}").replace("Ok", "OK");
+        self.handled.get_or_create(&Handled { grpc_type, grpc_service, grpc_method, grpc_code }).inc();
+    }
+}
+
+/// Counts a call, its end and its bytes.
+pub(crate) async fn watch_calls(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let call = call(request.uri().path());
+    if let Some(call) = &call {
+        metrics.grpc.started.get_or_create(call).inc();
+    }
+    let received = metrics.grpc.received.clone();
+    let request = request.map(|body| Body::new(Counted { body, bytes: received, end: None }));
+    let response = next.run(request).await;
+    let sent = metrics.grpc.sent.clone();
+    // An answer without a body carries its code in the headers.
+    let mut end = call.map(|call| End { metrics, call, code: None });
+    if let Some(end) = &mut end {
+        end.code = code_in(response.headers());
+    }
+    response.map(|body| Body::new(Counted { body, bytes: sent, end }))
+}
+
+fn code_in(headers: &HeaderMap) -> Option<Code> {
+    Some(Code::from_bytes(headers.get("grpc-status")?.as_bytes()))
+}
+
+/// A call's end: counted when its answer's body goes, however it goes.
+struct End {
+    metrics: Arc<Metrics>,
+    call: Call,
+    code: Option<Code>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Without a code, the client broke off.
+        self.metrics.grpc.ended(self.call, self.code.unwrap_or(Code::Cancelled));
+    }
+}
+
+/// A body whose bytes are counted, and whose trailers are looked at.
+struct Counted {
+    body: Body,
+    bytes: Counter,
+    end: Option<End>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            if let Some(data) = frame.data_ref() {
+                self.bytes.inc_by(data.len() as u64);
+            }
+            if let (Some(trailers), Some(end)) = (frame.trailers_ref(), &mut self.end) {
+                end.code = code_in(trailers);
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
