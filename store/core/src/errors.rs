@@ -98,6 +98,63 @@ pub enum RequestError {
     /// The member is ending.
     #[error("etcdserver: server stopped")]
     Stopped,
+    /// Turning auth on without its administrator.
+    #[error("etcdserver: root user does not exist")]
+    RootUserMissing,
+    /// Turning auth on with an administrator who may nothing.
+    #[error("etcdserver: root user does not have root role")]
+    RootRoleMissing,
+    /// A user of that name.
+    #[error("etcdserver: user name already exists")]
+    UserExists,
+    /// Nobody asks, or a user without a name is to be made.
+    #[error("etcdserver: user name is empty")]
+    UserEmpty,
+    /// No such user.
+    #[error("etcdserver: user name not found")]
+    UserNotFound,
+    /// A role of that name.
+    #[error("etcdserver: role name already exists")]
+    RoleExists,
+    /// No such role.
+    #[error("etcdserver: role name not found")]
+    RoleNotFound,
+    /// A role without a name.
+    #[error("etcdserver: role name is empty")]
+    RoleEmpty,
+    /// Wrong name or password; which of them is nobody's business.
+    #[error("etcdserver: authentication failed, invalid user ID or password")]
+    AuthFailed,
+    /// A grant of nothing.
+    #[error("etcdserver: permission not given")]
+    PermissionNotGiven,
+    /// The user may not.
+    #[error("etcdserver: permission denied")]
+    PermissionDenied,
+    /// A role that the user doesn't have.
+    #[error("etcdserver: role is not granted to the user")]
+    RoleNotGranted,
+    /// A permission that the role doesn't have.
+    #[error("etcdserver: permission is not granted to the role")]
+    PermissionNotGranted,
+    /// A token is asked for and none is needed.
+    #[error("etcdserver: authentication is not enabled")]
+    AuthNotEnabled,
+    /// A token that isn't known, or not any more.
+    #[error("etcdserver: invalid auth token")]
+    InvalidAuthToken,
+    /// A change that would leave nobody in charge, or a permission for no key.
+    #[error("etcdserver: invalid auth management")]
+    InvalidAuthMgmt,
+    /// Users or roles changed since the asker was recognised.
+    #[error("etcdserver: revision of auth store is old")]
+    AuthOldRevision,
+    /// Longer than what the hash takes in.
+    #[error("bcrypt: password length exceeds 72 bytes")]
+    PasswordTooLong,
+    /// The member can check tokens but not make them.
+    #[error("auth: token signing attempted with verify-only key")]
+    VerifyOnly,
     /// The member's disk failed; it must stop.
     #[error("etcdserver: the member's storage failed")]
     Disk,

@@ -1,13 +1,15 @@
-//! The store's decisions: consensus, revisions, leases.
+//! The store's decisions: consensus, revisions, leases, permissions.
 //!
 //! Pure: no clock, no thread, no disk, no socket. [`replica`] turns inputs into an
 //! ordered list of effects around raft-rs; [`machine`] turns committed commands into
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
-//! about the cluster itself. [`lease`] says what has expired, given the time.
+//! about the cluster itself, [`auth`] those about users, and it says who may do what.
+//! [`lease`] says what has expired, given the time.
 //!
 //! Absences: nothing here waits; nothing here reads randomness; nothing that
 //! reaches output depends on the order of a hash map.
 
+pub mod auth;
 pub mod errors;
 pub mod lease;
 pub mod machine;

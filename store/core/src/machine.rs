@@ -1,19 +1,29 @@
 //! The replicated state as a whole: what committed entries change.
+//!
+//! Invariant
+//!   Z1  Nothing is applied that its asker may not do, by [`Auth::permit`] under the very
+//!       state that it is applied to: all members decide alike.
+
+use std::sync::Arc;
 
 use raft::eraftpb::{ConfChange, Entry, EntryType};
 
+use crate::auth::{Asker, Auth};
 use crate::errors::RequestError;
 use crate::membership::Members;
 use crate::mvcc::{Answer, Mvcc, Values, Writes};
-use crate::wire::{Command, MemberChange};
+use crate::wire::command::Request;
+use crate::wire::{AuthChange, Command, MemberChange};
 
-/// Keys, leases and members.
+/// Keys, leases, members and users.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Machine {
     /// Keys and leases.
     pub mvcc: Mvcc,
     /// The cluster's members.
     pub members: Members,
+    /// Users and roles, shared with readers, who keep what they have while it changes.
+    pub auth: Arc<Auth>,
 }
 
 /// An entry that can't be read: the log is damaged.
@@ -44,14 +54,39 @@ pub fn command(entry: &Entry) -> Result<Option<(Command, Option<ConfChange>)>, U
 }
 
 impl Machine {
-    /// Applies a command: what to write, and the answer.
+    /// Applies a command at its place of the log: what to write, and the answer (Z1).
     ///
     /// # Errors
     /// [`RequestError`] if it is refused; then nothing changed.
-    pub fn apply(&mut self, command: &Command, values: &impl Values) -> (Writes, Result<Answer, RequestError>) {
-        match &command.member {
-            Some(change) => self.change_members(change),
-            None => self.mvcc.apply(command, values),
+    pub fn apply(
+        &mut self,
+        index: u64,
+        command: &Command,
+        values: &impl Values,
+    ) -> (Writes, Result<Answer, RequestError>) {
+        let asker = Asker::of(command);
+        let allowed = match (&command.member, &command.request) {
+            (Some(_), _) => self.auth.admin(&asker),
+            (None, Some(request)) => self.auth.permit(&self.mvcc, &asker, request),
+            (None, None) => Ok(()),
+        };
+        if let Err(error) = allowed {
+            return (Writes::default(), Err(error));
+        }
+        match (&command.member, &command.request) {
+            (Some(change), _) => self.change_members(change),
+            (None, Some(Request::Auth(change))) => self.change_auth(index, change),
+            (None, _) => self.mvcc.apply(command, values),
+        }
+    }
+
+    fn change_auth(&mut self, index: u64, change: &AuthChange) -> (Writes, Result<Answer, RequestError>) {
+        match Arc::make_mut(&mut self.auth).apply(change, index) {
+            Err(error) => (Writes::default(), Err(error)),
+            Ok((answer, changed)) => {
+                let writes = Writes { auth: changed.entries, tokens: changed.tokens, ..Writes::default() };
+                (writes, Ok(answer))
+            }
         }
     }
 

@@ -71,6 +71,10 @@ pub struct Writes {
     pub compacted: Option<i64>,
     /// The members, if they changed.
     pub members: Option<crate::wire::Membership>,
+    /// Users and roles that changed.
+    pub auth: Vec<crate::auth::Entry>,
+    /// What becomes of tokens; nothing to be written.
+    pub tokens: Option<crate::auth::TokenChange>,
 }
 
 /// The answer to a command.
@@ -90,6 +94,10 @@ pub enum Answer {
     LeaseRevoke,
     /// To a change of members: those there are now.
     Members(Vec<crate::wire::Member>),
+    /// To a change of users and roles.
+    Auth,
+    /// To a token's assignment: the index that makes it unique.
+    Token(u64),
 }
 
 /// A lease: its time to live and the keys that go with it.

@@ -121,7 +121,26 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::DuplicateKey
         | E::InvalidSort
         | E::TooLarge
-        | E::BadMemberUrls => Code::InvalidArgument,
+        | E::BadMemberUrls
+        | E::UserEmpty
+        | E::RoleEmpty
+        | E::AuthFailed
+        | E::PermissionNotGiven
+        | E::InvalidAuthMgmt
+        | E::AuthOldRevision => Code::InvalidArgument,
+        E::RootUserMissing
+        | E::RootRoleMissing
+        | E::UserExists
+        | E::UserNotFound
+        | E::RoleExists
+        | E::RoleNotFound
+        | E::RoleNotGranted
+        | E::PermissionNotGranted
+        | E::AuthNotEnabled => Code::FailedPrecondition,
+        E::PermissionDenied => Code::PermissionDenied,
+        E::InvalidAuthToken => Code::Unauthenticated,
+        // etcd gives these no code.
+        E::PasswordTooLong | E::VerifyOnly => Code::Unknown,
         E::Compacted | E::Future | E::LeaseTooLong => Code::OutOfRange,
         E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
         E::LeaseExists

@@ -177,7 +177,7 @@ impl State {
             disk.write(batch)?;
             return Ok(None);
         };
-        let (writes, answer) = machine.apply(&command, &**disk);
+        let (writes, answer) = machine.apply(entry.index, &command, &**disk);
         if answer == Err(RequestError::Disk) {
             return Err(StateError::Damaged("a value that the index knows is missing"));
         }
@@ -259,7 +259,7 @@ impl State {
     pub(crate) fn copy_to(&self, path: &Path) -> Result<(SnapshotMetadata, BackupHeader), StateError> {
         let current = self.current.read();
         let (index, term) = current.disk.applied()?;
-        let Machine { mvcc, members } = &current.machine;
+        let Machine { mvcc, members, .. } = &current.machine;
         let header = BackupHeader {
             cluster_id: members.cluster_id(),
             index,

@@ -74,6 +74,8 @@ fn run(state: &mut Mvcc, request: &Request, writes: &mut Writes, values: &impl V
             revoke(state, *only, writes);
             Ok(Answer::LeaseRevoke)
         }
+        // Not about keys: `machine` gives it to `auth`.
+        Request::Auth(_) => Err(RequestError::InvalidAuthMgmt),
     }
 }
 

@@ -436,7 +436,7 @@ impl Owner {
             return;
         }
         let request = Request::LeaseRevoke(LeaseRevokeMany { ids: ids.clone() });
-        let command = Command { request: Some(request), ..Command::default() }.encode_to_vec();
+        let command = Command { request: Some(request), by_member: true, ..Command::default() }.encode_to_vec();
         if self.replica.propose(command).is_ok() {
             self.ending.extend(ids);
         }

@@ -161,7 +161,7 @@ impl Disk {
                 Members::from_wire(wire)
             }
         };
-        Ok(Machine { mvcc: self.load_mvcc()?, members })
+        Ok(Machine { mvcc: self.load_mvcc()?, members, ..Machine::default() })
     }
 
     fn load_mvcc(&self) -> Result<Mvcc, StateError> {
