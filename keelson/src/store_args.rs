@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use store_server::{Config, Tls};
+use store_server::{AuthToken, Config, Tls};
 
 use crate::store_snapshot::SnapshotCommand;
 
@@ -109,6 +109,15 @@ pub(crate) struct StoreArgs {
     /// Demand certificates of peers
     #[arg(long, env = "ETCD_PEER_CLIENT_CERT_AUTH")]
     peer_client_cert_auth: bool,
+    /// How users prove who they are: simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=METHOD,ttl=5m
+    #[arg(long, env = "ETCD_AUTH_TOKEN", default_value = "simple")]
+    auth_token: String,
+    /// Seconds that a simple token is good without being used
+    #[arg(long, env = "ETCD_AUTH_TOKEN_TTL", default_value_t = 300)]
+    auth_token_ttl: u64,
+    /// How slowly passwords are hashed, 4 to 31
+    #[arg(long, env = "ETCD_BCRYPT_COST", default_value_t = 10)]
+    bcrypt_cost: u32,
 }
 
 impl StoreArgs {
@@ -141,6 +150,9 @@ impl StoreArgs {
                 trusted_ca_file: self.peer_trusted_ca_file,
                 client_cert_auth: self.peer_client_cert_auth,
             },
+            auth_token: AuthToken::parse(&self.auth_token)?,
+            auth_token_ttl: Duration::from_secs(self.auth_token_ttl),
+            bcrypt_cost: self.bcrypt_cost,
         })
     }
 }

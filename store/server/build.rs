@@ -1,7 +1,7 @@
 //! Generates etcd's services; the messages are store-core's, but for those of locks and elections.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = ["etcd", "lock", "election"].map(|name| format!("../core/proto/{name}.proto"));
+    let protos = ["etcd", "auth", "lock", "election"].map(|name| format!("../core/proto/{name}.proto"));
     let files = protox::compile(protos, ["../core/proto"])?;
     tonic_prost_build::configure()
         .build_client(false)

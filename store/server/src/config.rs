@@ -20,6 +20,87 @@ pub struct Tls {
     pub client_cert_auth: bool,
 }
 
+/// How users prove who they are between requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AuthToken {
+    /// By a random token that every member knows.
+    #[default]
+    Simple,
+    /// By a signed token.
+    Jwt(JwtSettings),
+}
+
+/// Keys and method of signed tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtSettings {
+    /// To check tokens with; a PEM file. Not used by HS256 and its like.
+    pub public_key: Option<PathBuf>,
+    /// To make tokens with; a PEM file, or the secret of HS256 and its like.
+    pub private_key: Option<PathBuf>,
+    /// RS256, PS256, ES256, EdDSA, HS256 and their like.
+    pub sign_method: String,
+    /// How long a token is good.
+    pub ttl: Duration,
+}
+
+/// A duration the way Go writes it: `5m`, `1h30m`, `300s`, `1.5h`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(letters);
+        let scale = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        seconds += number.parse::<f64>().ok()? * scale;
+        rest = next;
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())
+}
+
+impl AuthToken {
+    /// Reads etcd's way to say it: `simple`, or `jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=5m`.
+    ///
+    /// # Errors
+    /// What isn't understood.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let (kind, options) = text.split_once(',').unwrap_or((text, ""));
+        let mut known = BTreeMap::new();
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            let pair = option.split_once('=').filter(|(_, value)| !value.contains('='));
+            let Some((name, value)) = pair else {
+                return refuse(format!("--auth-token: {option:?} is not NAME=VALUE"));
+            };
+            if known.insert(name, value).is_some() {
+                return refuse(format!("--auth-token: {name} is given twice"));
+            }
+        }
+        match kind {
+            "simple" => Ok(Self::Simple),
+            "jwt" => {
+                let ttl = known.get("ttl").copied().unwrap_or("5m");
+                let Some(ttl) = go_duration(ttl) else {
+                    return refuse(format!("--auth-token: {ttl:?} is no duration"));
+                };
+                let Some(sign_method) = known.get("sign-method") else {
+                    return refuse("--auth-token: jwt needs a sign-method");
+                };
+                let path = |name: &str| known.get(name).map(PathBuf::from);
+                let (public_key, private_key) = (path("pub-key"), path("priv-key"));
+                Ok(Self::Jwt(JwtSettings { public_key, private_key, sign_method: (*sign_method).to_owned(), ttl }))
+            }
+            _ => refuse(format!("--auth-token: {kind:?} is neither simple nor jwt")),
+        }
+    }
+}
+
 /// Settings of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -51,6 +132,12 @@ pub struct Config {
     pub client_tls: Tls,
     /// TLS between peers.
     pub peer_tls: Tls,
+    /// How users prove who they are between requests.
+    pub auth_token: AuthToken,
+    /// How long a simple token is good without being used.
+    pub auth_token_ttl: Duration,
+    /// How slowly passwords are hashed: one more doubles the time.
+    pub bcrypt_cost: u32,
 }
 
 /// A setting that can't work.
@@ -86,6 +173,9 @@ impl Default for Config {
             max_request_bytes: 1_572_864,
             client_tls: Tls::default(),
             peer_tls: Tls::default(),
+            auth_token: AuthToken::Simple,
+            auth_token_ttl: Duration::from_secs(300),
+            bcrypt_cost: 10,
         }
     }
 }
@@ -139,6 +229,12 @@ impl Config {
         }
         if self.heartbeat_interval.is_zero() {
             return refuse("--heartbeat-interval must be > 0");
+        }
+        if !(4..=31).contains(&self.bcrypt_cost) {
+            return refuse("--bcrypt-cost must be between 4 and 31");
+        }
+        if self.auth_token_ttl.is_zero() {
+            return refuse("--auth-token-ttl must be > 0");
         }
         for url in self.listen_client_urls.iter().chain(&self.listen_peer_urls) {
             let (Place::Tcp { secure: tls, .. } | Place::Unix { secure: tls, .. }) = place(url)?;
@@ -201,4 +297,36 @@ fn digest(parts: impl IntoIterator<Item = Vec<u8>>) -> u64 {
     parts.into_iter().for_each(|part| digest.update(part));
     // Never 0, which means "nobody" in raft. A digest has 32 bytes, so the first eight are there.
     u64::from_be_bytes(digest.finalize()[..8].try_into().unwrap_or([1; 8])).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_chosen_the_way_etcd_writes_it() {
+        assert_eq!(AuthToken::parse("simple"), Ok(AuthToken::Simple));
+        let jwt = AuthToken::parse("jwt,pub-key=/a.pem,priv-key=/b.pem,sign-method=RS256,ttl=1h30m");
+        let settings = JwtSettings {
+            public_key: Some("/a.pem".into()),
+            private_key: Some("/b.pem".into()),
+            sign_method: "RS256".to_owned(),
+            ttl: Duration::from_secs(5400),
+        };
+        assert_eq!(jwt, Ok(AuthToken::Jwt(settings)));
+        let wrong =
+            ["", "other", "jwt", "jwt,sign-method", "jwt,sign-method=a,sign-method=b", "jwt,sign-method=a,ttl=5"];
+        for text in wrong {
+            assert!(AuthToken::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_the_way_go_does() {
+        let table = [("5m", Some(300_000)), ("1.5h", Some(5_400_000)), ("1m30s", Some(90_000)), ("250ms", Some(250))];
+        for (text, millis) in table.into_iter().chain(["", "5", "m", "5x", "-5m", "0s", "5m3"].map(|text| (text, None)))
+        {
+            assert_eq!(go_duration(text), millis.map(Duration::from_millis), "{text}");
+        }
+    }
 }

@@ -16,17 +16,20 @@ mod leader;
 mod owner;
 mod persist;
 mod snapshots;
+mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Message};
+use store_core::auth::Asker;
+use store_core::auth::tokens::Tokens;
 use store_core::errors::RequestError;
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change};
@@ -167,6 +170,8 @@ pub(crate) struct Engine {
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
     ring: Mutex<Ring>,
+    tokens: Mutex<Tokens>,
+    begun: Instant,
     pub(crate) metrics: Arc<Metrics>,
     members: watch::Sender<Members>,
     /// What peers that are far behind are sent.
@@ -241,6 +246,8 @@ impl Engine {
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
             ring: Mutex::new(Ring { floor: revision, ..Ring::default() }),
+            tokens: Mutex::new(Tokens::new(u64::try_from(config.auth_token_ttl.as_millis()).unwrap_or(u64::MAX))),
+            begun: Instant::now(),
             metrics: Arc::new(Metrics::new(id, crate::grpc::VERSION)),
             members: watch::Sender::new(identity.members.clone()),
             copied: Mutex::new(None),
@@ -269,18 +276,19 @@ impl Engine {
         let _ = self.inputs.send(input);
     }
 
-    /// Commits a request and returns its answer (E1).
-    pub(crate) async fn propose(&self, request: Request) -> Outcome {
+    /// Commits somebody's request and returns its answer (E1).
+    pub(crate) async fn propose(&self, asker: &Asker, request: Request) -> Outcome {
         store_core::mvcc::check::request(&request)?;
-        self.commit(Command { request: Some(request), ..Command::default() }).await
+        self.commit(asker, Command { request: Some(request), ..Command::default() }).await
     }
 
     /// Commits a change of members that raft needn't know of.
-    pub(crate) async fn propose_member(&self, change: MemberChange) -> Outcome {
-        self.commit(Command { member: Some(change), ..Command::default() }).await
+    pub(crate) async fn propose_member(&self, asker: &Asker, change: MemberChange) -> Outcome {
+        self.commit(asker, Command { member: Some(change), ..Command::default() }).await
     }
 
-    async fn commit(&self, command: Command) -> Outcome {
+    async fn commit(&self, asker: &Asker, mut command: Command) -> Outcome {
+        asker.sign(&mut command);
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let command = Command { request_id, ..command }.encode_to_vec();
         self.until_applied(request_id, |dropped| Input::Propose { command: command.clone(), dropped }).await

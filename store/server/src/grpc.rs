@@ -1,5 +1,6 @@
 //! etcd's v3 API.
 
+mod auth;
 mod cluster;
 mod election;
 mod kv;
@@ -18,6 +19,7 @@ use store_core::wire::ResponseHeader;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 
+use crate::auth::Recognition;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::peers::Peers;
@@ -45,6 +47,7 @@ mod elections {
 
 use elections::election_server::ElectionServer;
 use locks::lock_server::LockServer;
+use services::auth_server::AuthServer;
 use services::cluster_server::ClusterServer;
 use services::kv_server::KvServer;
 use services::lease_server::LeaseServer;
@@ -59,6 +62,7 @@ pub(crate) const VERSION: &str = "3.6.0";
 pub(crate) struct Service {
     pub(crate) engine: Arc<Engine>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) recognition: Arc<Recognition>,
     pub(crate) config: Arc<Config>,
     pub(crate) cluster_id: u64,
 }
@@ -85,6 +89,7 @@ impl Service {
 pub(crate) fn routes(service: &Service) -> Routes {
     let largest = service.config.max_request_bytes + 512 * 1024;
     Routes::new(KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX))
+        .add_service(AuthServer::new(service.clone()))
         .add_service(WatchServer::new(service.clone()).max_encoding_message_size(usize::MAX))
         .add_service(LeaseServer::new(service.clone()))
         .add_service(ClusterServer::new(service.clone()))

@@ -5,6 +5,7 @@
 //! Absences: no decision about keys or terms is made here; no request is
 //! acknowledged before a majority's disks hold it.
 
+mod auth;
 mod authority;
 mod backup;
 pub mod config;
@@ -23,13 +24,14 @@ mod wal;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use store_core::auth::Asker;
 use store_core::membership::Members;
 use store_core::wire::member_change::Change;
 use store_core::wire::{Member, MemberChange};
 use tokio_util::sync::CancellationToken;
 
 pub use backup::BackupError;
-pub use config::{Config, ConfigError, Tls};
+pub use config::{AuthToken, Config, ConfigError, JwtSettings, Tls};
 pub use engine::OpenError;
 pub use identity::IdentityError;
 pub use peers::JoinError;
@@ -86,6 +88,7 @@ pub enum ServeError {
 /// [`ServeError`] names the setting, file or address at fault.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
     config.validate()?;
+    let recognition = Arc::new(auth::Recognition::new(&config)?);
     let client_tls = tls::for_clients(&config.client_tls)?;
     let peer_tls = tls::for_peers(&config.peer_tls)?;
     let mut clients = Vec::new();
@@ -119,7 +122,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         cluster = format!("{cluster_id:x}"),
         "serving"
     );
-    let service = grpc::Service { engine: engine.clone(), peers, config: Arc::new(config), cluster_id };
+    let service = grpc::Service { engine: engine.clone(), peers, recognition, config: Arc::new(config), cluster_id };
     for (secure, listener) in clients {
         let tls = if secure { client_tls.clone() } else { None };
         tokio::spawn(serve::serve(listener, tls, serve::router(&service), stop.clone()));
@@ -163,7 +166,7 @@ async fn describe(engine: Arc<engine::Engine>, config: Config, stop: Cancellatio
         let change = MemberChange { change: Some(Change::Describe(described)) };
         let told = tokio::select! {
             () = stop.cancelled() => return,
-            told = engine.propose_member(change) => told,
+            told = engine.propose_member(&Asker::Member, change) => told,
         };
         if let Err(error) = told {
             tracing::debug!(%error, "telling the cluster this member's name and client URLs");

@@ -13,11 +13,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{CommonName, guard};
 use crate::authority::Lenient;
 use crate::grpc::{self, Service, VERSION};
 use crate::listener::Listener;
 use crate::metrics::{Now, watch_calls};
-use crate::tls::ServerTls;
+use crate::tls::{self, ServerTls};
 
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -36,7 +37,8 @@ pub(crate) fn router(service: &Service) -> Router {
         .with_state(service.clone());
     let for_voters = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_as_learner);
     let counted = axum::middleware::from_fn_with_state(service.engine.metrics.clone(), watch_calls);
-    grpc::routes(service).into_axum_router().layer(for_voters).layer(counted).merge(http)
+    let guarded = axum::middleware::from_fn_with_state(service.clone(), guard::guard);
+    grpc::routes(service).into_axum_router().layer(for_voters).layer(guarded).layer(counted).merge(http)
 }
 
 fn has_leader(service: &Service) -> bool {
@@ -92,11 +94,12 @@ pub(crate) async fn serve(listener: Listener, tls: Option<ServerTls>, router: Ro
         tokio::spawn(async move {
             let _slot = slot;
             match tls {
-                None => connection(stream, router, shutdown).await,
+                None => connection(stream, CommonName::default(), router, shutdown).await,
                 Some(tls) => {
                     let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
-                        connection(stream, router, shutdown).await;
+                        let name = tls::common_name(stream.get_ref().1.peer_certificates());
+                        connection(stream, CommonName(name), router, shutdown).await;
                     }
                 }
             }
@@ -106,11 +109,13 @@ pub(crate) async fn serve(listener: Listener, tls: Option<ServerTls>, router: Ro
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    name: CommonName,
     router: Router,
     shutdown: CancellationToken,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(u32::MAX).timer(TokioTimer::new());
+    let router = router.layer(axum::Extension(name));
     let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), TowerToHyperService::new(router));
     tokio::select! {
         // A client that breaks off is its own affair.

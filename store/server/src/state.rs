@@ -6,7 +6,8 @@
 //!
 //! Invariants
 //!   S1  Data and applied index are never on disk without each other.
-//!   S2  Readers see the index and the values of the same revision.
+//!   S2  Readers see the index and the values of the same revision, and users and roles as
+//!       they were at it.
 //!   S3  A snapshot replaces the state as a whole or not at all.
 
 mod disk;
@@ -21,13 +22,14 @@ use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, Entry, SnapshotMetadata};
 use rocksdb::WriteBatch;
+use store_core::auth::{Auth, TokenChange};
 use store_core::errors::RequestError;
 use store_core::machine::{Machine, command};
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::BackupHeader;
 
-use disk::{APPLIED, COMPACTED, Disk, LEASES, MEMBERS, META, REVISION, position};
+use disk::{APPLIED, AUTH, COMPACTED, Disk, LEASES, MEMBERS, META, REVISION, position};
 use folder::{Folder, Generation};
 pub(crate) use hash::Hashed;
 
@@ -103,6 +105,7 @@ pub(crate) struct Applied {
     pub(crate) members: Option<Members>,
     /// What raft must be told of it.
     pub(crate) conf_change: Option<ConfChange>,
+    pub(crate) tokens: Option<TokenChange>,
 }
 
 impl State {
@@ -146,6 +149,18 @@ impl State {
             current.disk.write(batch)?;
         }
         self.found(members)
+    }
+
+    /// The state for reading, with users and roles as they are in it; held as short as possible.
+    pub(crate) fn read_as_user(&self) -> (MappedRwLockReadGuard<'_, Mvcc>, Reader, Arc<Auth>) {
+        let current = self.current.read();
+        let (reader, auth) = (Reader(current.disk.clone()), current.machine.auth.clone());
+        (RwLockReadGuard::map(current, |current| &current.machine.mvcc), reader, auth)
+    }
+
+    /// Users and roles. Not for who holds the state: asking twice for what a writer waits for ends nowhere.
+    pub(crate) fn auth(&self) -> Arc<Auth> {
+        self.current.read().machine.auth.clone()
     }
 
     /// The state for reading; held as short as possible.
@@ -199,6 +214,12 @@ impl State {
         if let Some(members) = &writes.members {
             batch.put_cf(meta, MEMBERS, members.encode_to_vec());
         }
+        for (key, value) in &writes.auth {
+            match value {
+                Some(value) => batch.put_cf(disk.family(AUTH), key, value),
+                None => batch.delete_cf(disk.family(AUTH), key),
+            }
+        }
         disk.write(batch)?;
         Ok(Some(Applied {
             request_id: command.request_id,
@@ -210,6 +231,7 @@ impl State {
             changes: writes.changes,
             granted: writes.granted,
             ended: writes.ended,
+            tokens: writes.tokens,
         }))
     }
 

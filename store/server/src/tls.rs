@@ -161,6 +161,13 @@ fn server(tls: &Tls) -> Result<ServerConfig, TlsError> {
     builder.with_single_cert(certs, key).map_err(wrong)
 }
 
+/// The name in a client's certificate. There is none unless certificates are demanded and checked.
+pub(crate) fn common_name(shown: Option<&[CertificateDer<'_>]>) -> Option<Arc<str>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(shown?.first()?).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.into())
+}
+
 fn client(tls: &Tls) -> Result<ClientConfig, TlsError> {
     let Some(ca) = &tls.trusted_ca_file else {
         return Err(TlsError("peers use TLS, but no trusted CA is named".to_owned()));

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use raft::eraftpb::Entry;
+use store_core::auth::TokenChange;
 use store_core::mvcc::Answer;
 
 use super::{Copied, Engine, Input};
@@ -92,6 +93,8 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                 engine.restart_ring(revision);
                 // raft took the configuration from the snapshot itself.
                 engine.tell(Input::Members { change: None, members: Box::new(engine.state.members()) });
+                // Whose password changed in between isn't known, so no token is good any more.
+                engine.change_tokens(TokenChange::AllGone);
                 // The owner waits for this; it ends only with the member.
                 let _ = done.send(());
             }
@@ -127,6 +130,9 @@ fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
     let Some(applied) = engine.state.apply(entry)? else { return Ok(false) };
     let compacted = matches!(applied.answer, Ok(Answer::Compact));
     count(&engine.metrics, &applied);
+    if let Some(change) = applied.tokens {
+        engine.change_tokens(change);
+    }
     if !applied.granted.is_empty() || !applied.ended.is_empty() {
         engine.tell(Input::Leases { granted: applied.granted, ended: applied.ended });
     }

@@ -117,8 +117,10 @@ impl Engine {
         }
         let Some(mut conf_change) = membership::conf_change(&change) else { return Err(RequestError::MemberNotFound) };
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        // Whether the asker may was decided at the door of the member that he asked, as in etcd.
         let member = Some(MemberChange { change: Some(change) });
-        conf_change.context = Command { request_id, member, by_member: true, ..Command::default() }.encode_to_vec().into();
+        conf_change.context =
+            Command { request_id, member, by_member: true, ..Command::default() }.encode_to_vec().into();
         let input = |dropped| Input::ProposeMembers { change: Box::new(conf_change.clone()), dropped };
         match self.until_applied(request_id, input).await? {
             (Answer::Members(_), _) => Ok(()),

@@ -60,10 +60,11 @@ impl Cluster for Service {
     }
 
     async fn member_update(&self, request: Request<MemberUpdateRequest>) -> Reply<MemberUpdateResponse> {
+        let asker = self.asker(&request);
         let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         check_urls(&peer_ur_ls)?;
         let change = Change::Update(Member { id, peer_ur_ls, ..Member::default() });
-        self.engine.propose_member(MemberChange { change: Some(change) }).await.map_err(status)?;
+        self.engine.propose_member(&asker, MemberChange { change: Some(change) }).await.map_err(status)?;
         let members = list(&self.engine.state.members());
         Ok(Response::new(MemberUpdateResponse { header: self.member_header(), members }))
     }

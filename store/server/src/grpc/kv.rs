@@ -1,5 +1,6 @@
 //! KV: Range, Put, DeleteRange, Txn, Compact.
 
+use store_core::auth::{Access, Asker};
 use store_core::errors::RequestError;
 use store_core::mvcc::{Answer, check};
 use store_core::wire::command::Request as Command;
@@ -11,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::services::kv_server::Kv;
 use super::{Service, status};
+use crate::auth::guard;
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -19,8 +21,8 @@ impl Service {
         if message.encoded_len() > self.config.max_request_bytes { Err(status(RequestError::TooLarge)) } else { Ok(()) }
     }
 
-    async fn commit(&self, command: Command) -> Result<(Answer, i64), Status> {
-        self.engine.propose(command).await.map_err(status)
+    async fn commit(&self, asker: &Asker, command: Command) -> Result<(Answer, i64), Status> {
+        self.engine.propose(asker, command).await.map_err(status)
     }
 }
 
@@ -32,6 +34,7 @@ fn mismatch() -> Status {
 #[tonic::async_trait]
 impl Kv for Service {
     async fn range(&self, request: Request<RangeRequest>) -> Reply<RangeResponse> {
+        let caller = guard::caller(&request);
         let request = request.into_inner();
         check::range(&request).map_err(status)?;
         if !request.serializable {
@@ -44,7 +47,9 @@ impl Kv for Service {
         // Values may have to come from disk.
         let answer = tokio::task::spawn_blocking(move || {
             service.engine.metrics.ranges.inc();
-            let (mvcc, values) = service.engine.state.read();
+            let (mvcc, values, auth) = service.engine.state.read_as_user();
+            let allowed = auth.keys(&caller.at(&auth), Access::Read, &request.key, &request.range_end);
+            allowed.map_err(status)?;
             let mut answer = mvcc.range(&request, &values).map_err(status)?;
             answer.header = service.header(mvcc.revision());
             Ok(Response::new(answer))
@@ -53,9 +58,10 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Reply<PutResponse> {
+        let asker = self.asker(&request);
         let request = request.into_inner();
         self.check_size(&request)?;
-        let (Answer::Put(mut answer), revision) = self.commit(Command::Put(request)).await? else {
+        let (Answer::Put(mut answer), revision) = self.commit(&asker, Command::Put(request)).await? else {
             return Err(mismatch());
         };
         answer.header = self.header(revision);
@@ -63,16 +69,20 @@ impl Kv for Service {
     }
 
     async fn delete_range(&self, request: Request<DeleteRangeRequest>) -> Reply<DeleteRangeResponse> {
+        let asker = self.asker(&request);
         let command = Command::DeleteRange(request.into_inner());
-        let (Answer::DeleteRange(mut answer), revision) = self.commit(command).await? else { return Err(mismatch()) };
+        let (Answer::DeleteRange(mut answer), revision) = self.commit(&asker, command).await? else {
+            return Err(mismatch());
+        };
         answer.header = self.header(revision);
         Ok(Response::new(answer))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Reply<TxnResponse> {
+        let asker = self.asker(&request);
         let request = request.into_inner();
         self.check_size(&request)?;
-        let (Answer::Txn(mut answer), revision) = self.commit(Command::Txn(request)).await? else {
+        let (Answer::Txn(mut answer), revision) = self.commit(&asker, Command::Txn(request)).await? else {
             return Err(mismatch());
         };
         answer.header = self.header(revision);
@@ -80,7 +90,8 @@ impl Kv for Service {
     }
 
     async fn compact(&self, request: Request<CompactionRequest>) -> Reply<CompactionResponse> {
-        let (_, revision) = self.commit(Command::Compact(request.into_inner())).await?;
+        let asker = self.asker(&request);
+        let (_, revision) = self.commit(&asker, Command::Compact(request.into_inner())).await?;
         Ok(Response::new(CompactionResponse { header: self.header(revision) }))
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _};
+use store_core::auth::Access;
 use store_core::errors::RequestError;
 use store_core::mvcc::Answer;
 use store_core::wire::command::Request as Command;
@@ -15,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::services::lease_server::Lease;
 use super::{Service, status};
+use crate::auth::{Caller, guard};
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -25,14 +27,22 @@ fn choose_id(service: &Service) -> i64 {
     i64::try_from(random >> 1).unwrap_or(1).max(1)
 }
 
+impl Service {
+    fn check_lease(&self, caller: &Caller, id: i64, access: Access) -> Result<(), RequestError> {
+        let (mvcc, _, auth) = self.engine.state.read_as_user();
+        auth.lease(&mvcc, &caller.at(&auth), id, access)
+    }
+}
+
 #[tonic::async_trait]
 impl Lease for Service {
     async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Reply<LeaseGrantResponse> {
+        let asker = self.asker(&request);
         let mut request = request.into_inner();
         if request.id == 0 {
             request.id = choose_id(self);
         }
-        let (answer, revision) = self.engine.propose(Command::LeaseGrant(request)).await.map_err(status)?;
+        let (answer, revision) = self.engine.propose(&asker, Command::LeaseGrant(request)).await.map_err(status)?;
         let Answer::LeaseGrant(id, ttl) = answer else {
             return Err(Status::internal("the answer doesn't fit its command"));
         };
@@ -40,8 +50,9 @@ impl Lease for Service {
     }
 
     async fn lease_revoke(&self, request: Request<LeaseRevokeRequest>) -> Reply<LeaseRevokeResponse> {
+        let asker = self.asker(&request);
         let command = Command::LeaseRevoke(LeaseRevokeMany { ids: vec![request.into_inner().id] });
-        let (_, revision) = self.engine.propose(command).await.map_err(status)?;
+        let (_, revision) = self.engine.propose(&asker, command).await.map_err(status)?;
         Ok(Response::new(LeaseRevokeResponse { header: self.header(revision) }))
     }
 
@@ -52,10 +63,14 @@ impl Lease for Service {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Reply<Self::LeaseKeepAliveStream> {
         let service = self.clone();
+        let credentials = guard::caller(&request).credentials;
         let answers = request.into_inner().then(move |request| {
-            let service = service.clone();
+            let (service, credentials) = (service.clone(), credentials.clone());
             async move {
                 let id = request?.id;
+                // Each time anew: the token may have expired meanwhile, and its use renews it.
+                let caller = service.caller(credentials).await.map_err(status)?;
+                service.check_lease(&caller, id, Access::Write).map_err(status)?;
                 let left = service.engine.keep_alive(&service.peers, id, true).await;
                 let ttl = left.ok_or_else(|| status(RequestError::NoLeader))?;
                 // A lease that is gone has a time to live of 0.
@@ -66,12 +81,16 @@ impl Lease for Service {
     }
 
     async fn lease_time_to_live(&self, request: Request<LeaseTimeToLiveRequest>) -> Reply<LeaseTimeToLiveResponse> {
+        let caller = guard::caller(&request);
         let request = request.into_inner();
         self.engine.linearize().await.map_err(status)?;
         let left = self.engine.keep_alive(&self.peers, request.id, false).await;
         let ttl = left.ok_or_else(|| status(RequestError::NoLeader))?;
         let (granted, keys) = {
-            let (mvcc, _) = self.engine.state.read();
+            let (mvcc, _, auth) = self.engine.state.read_as_user();
+            if request.keys {
+                auth.lease(&mvcc, &caller.at(&auth), request.id, Access::Read).map_err(status)?;
+            }
             let keys = if request.keys { mvcc.lease_keys(request.id) } else { Vec::new() };
             (mvcc.lease_ttl(request.id).unwrap_or(0), keys)
         };
@@ -84,9 +103,13 @@ impl Lease for Service {
         }))
     }
 
-    async fn lease_leases(&self, _: Request<LeaseLeasesRequest>) -> Reply<LeaseLeasesResponse> {
+    async fn lease_leases(&self, request: Request<LeaseLeasesRequest>) -> Reply<LeaseLeasesResponse> {
         self.engine.linearize().await.map_err(status)?;
-        let leases = self.engine.state.read().0.leases().map(|(id, _)| LeaseStatus { id }).collect();
+        let leases = {
+            let (mvcc, _, auth) = self.engine.state.read_as_user();
+            auth.leases(&mvcc, &guard::caller(&request).at(&auth)).map_err(status)?;
+            mvcc.leases().map(|(id, _)| LeaseStatus { id }).collect()
+        };
         Ok(Response::new(LeaseLeasesResponse { header: self.header_now(), leases }))
     }
 }

@@ -44,7 +44,12 @@ impl Maintenance for Service {
     }
 
     async fn alarm(&self, request: Request<AlarmRequest>) -> Reply<AlarmResponse> {
-        match AlarmAction::try_from(request.into_inner().action) {
+        let asker = self.asker(&request);
+        let action = AlarmAction::try_from(request.into_inner().action);
+        if action != Ok(AlarmAction::Get) {
+            self.engine.state.auth().admin(&asker).map_err(status)?;
+        }
+        match action {
             // There is no quota yet, so no alarm is ever raised; there is none to end either.
             Ok(AlarmAction::Get | AlarmAction::Deactivate) => {
                 Ok(Response::new(AlarmResponse { header: self.header_now(), alarms: Vec::new() }))

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use store_core::auth::Access;
 use store_core::errors::RequestError;
 use store_core::mvcc::{Change, in_range};
 use store_core::wire::event::EventType;
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::services::watch_server::Watch;
 use super::{Service, status};
+use crate::auth::{Credentials, guard};
 
 /// Answers that wait for a client.
 const ANSWERS_MAX: usize = 16;
@@ -44,6 +46,7 @@ struct Watcher {
 /// One client's stream.
 struct Serving {
     service: Service,
+    credentials: Credentials,
     watchers: BTreeMap<i64, Watcher>,
     next_id: i64,
     out: mpsc::Sender<Result<WatchResponse, Status>>,
@@ -58,7 +61,8 @@ impl Watch for Service {
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (out, answers) = mpsc::channel(ANSWERS_MAX);
-        let serving = Serving { service: self.clone(), watchers: BTreeMap::new(), next_id: 0, out };
+        let credentials = guard::caller(&request).credentials;
+        let serving = Serving { service: self.clone(), credentials, watchers: BTreeMap::new(), next_id: 0, out };
         tokio::spawn(serving.run(request.into_inner()));
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(answers))))
     }
@@ -140,21 +144,34 @@ impl Serving {
             cancel_reason: reason.to_owned(),
             ..WatchResponse::default()
         };
+        // As in etcd: an empty key means from the first possible one.
+        if request.key.is_empty() {
+            request.key = bytes::Bytes::from_static(b"\0");
+        }
+        if let Err(error) = self.check(&request).await {
+            let status = status(error);
+            // What Go makes of an error with a code.
+            let reason = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
+            return self.send(refuse(&reason)).await;
+        }
         if self.watchers.len() >= WATCHERS_MAX {
             return self.send(refuse("etcdserver: too many watchers on the stream")).await;
         }
         if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) {
             return self.send(refuse("mvcc: duplicate watch ID provided on the WatchStream")).await;
         }
-        // As in etcd: an empty key means from the first possible one.
-        if request.key.is_empty() {
-            request.key = bytes::Bytes::from_static(b"\0");
-        }
         let watch_id = if request.watch_id != 0 { request.watch_id } else { self.free_id() };
         let next = if request.start_revision > 0 { request.start_revision } else { self.published() + 1 };
         self.watchers.insert(watch_id, Watcher { request, next });
         self.send(WatchResponse { header, watch_id, created: true, ..WatchResponse::default() }).await?;
         self.feed_one(watch_id).await
+    }
+
+    /// Whether whose stream this is may read what he wants to watch.
+    async fn check(&self, request: &WatchCreateRequest) -> Result<(), RequestError> {
+        let caller = self.service.caller(self.credentials.clone()).await?;
+        let auth = self.service.engine.state.auth();
+        auth.keys(&caller.at(&auth), Access::Read, &request.key, &request.range_end)
     }
 
     fn free_id(&mut self) -> i64 {

@@ -5,12 +5,14 @@
 //! | `records` | revision | the key and its numbers, without the value |
 //! | `values` | revision | the value; none for a deletion |
 //! | `leases` | number | seconds |
+//! | `auth` | a name | a user, a role, or what holds for all of them |
 //! | `meta` | a name | applied index, revision, compacted revision, members |
 //!
 //! Records and values lie apart so that the index is rebuilt without reading values. Both are
 //! ordered by revision: writes append, and compaction moves whole files.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -18,6 +20,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
     WriteBatch, WriteOptions,
 };
+use store_core::auth::Auth;
 use store_core::errors::RequestError;
 use store_core::machine::Machine;
 use store_core::membership::Members;
@@ -30,8 +33,9 @@ use super::folder::Generation;
 pub(super) const RECORDS: &str = "records";
 pub(super) const VALUES: &str = "values";
 pub(super) const LEASES: &str = "leases";
+pub(super) const AUTH: &str = "auth";
 pub(super) const META: &str = "meta";
-const FAMILIES: [&str; 4] = [RECORDS, VALUES, LEASES, META];
+const FAMILIES: [&str; 5] = [RECORDS, VALUES, LEASES, AUTH, META];
 
 pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const COMPACTED: &[u8] = b"compacted";
@@ -161,7 +165,17 @@ impl Disk {
                 Members::from_wire(wire)
             }
         };
-        Ok(Machine { mvcc: self.load_mvcc()?, members, ..Machine::default() })
+        Ok(Machine { mvcc: self.load_mvcc()?, members, auth: Arc::new(self.load_auth()?) })
+    }
+
+    fn load_auth(&self) -> Result<Auth, StateError> {
+        let mut auth = Auth::new();
+        for item in self.db.iterator_cf(self.family(AUTH), IteratorMode::Start) {
+            let (key, value) = item.map_err(|e| self.error(&e))?;
+            auth.restore(&key, &value).map_err(|_| StateError::Damaged("an entry of users and roles can't be read"))?;
+        }
+        auth.restored();
+        Ok(auth)
     }
 
     fn load_mvcc(&self) -> Result<Mvcc, StateError> {
