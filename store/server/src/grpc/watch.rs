@@ -9,6 +9,7 @@
 //!       revision is never split over two answers.
 //!   W2  A cursor behind the compacted revision cancels its watcher, and says so.
 //!   W3  Progress is told only when the watcher has been given all up to it.
+//!   W4  A watcher gets no change of a key that its user may not read as things stand.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use store_core::auth::Access;
+use store_core::auth::{Access, Asker, Auth};
 use store_core::errors::RequestError;
 use store_core::mvcc::{Change, in_range};
 use store_core::wire::event::EventType;
@@ -41,6 +42,9 @@ struct Watcher {
     request: WatchCreateRequest,
     /// First revision not given yet.
     next: i64,
+    /// Who wants to know, and by which users and roles it was decided that he may.
+    asker: Asker,
+    decided: (bool, u64),
 }
 
 /// One client's stream.
@@ -54,6 +58,17 @@ struct Serving {
 
 /// The client has gone.
 struct Gone;
+
+/// What the decision about a watcher depends on.
+fn decided(auth: &Auth) -> (bool, u64) {
+    (auth.is_enabled(), auth.revision())
+}
+
+/// A refusal in a stream's answer: what Go makes of an error with a code.
+fn reason(error: RequestError) -> String {
+    let status = status(error);
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+}
 
 #[tonic::async_trait]
 impl Watch for Service {
@@ -148,12 +163,10 @@ impl Serving {
         if request.key.is_empty() {
             request.key = bytes::Bytes::from_static(b"\0");
         }
-        if let Err(error) = self.check(&request).await {
-            let status = status(error);
-            // What Go makes of an error with a code.
-            let reason = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
-            return self.send(refuse(&reason)).await;
-        }
+        let (asker, decided) = match self.recognise(&request).await {
+            Ok(recognised) => recognised,
+            Err(error) => return self.send(refuse(&reason(error))).await,
+        };
         if self.watchers.len() >= WATCHERS_MAX {
             return self.send(refuse("etcdserver: too many watchers on the stream")).await;
         }
@@ -162,16 +175,30 @@ impl Serving {
         }
         let watch_id = if request.watch_id != 0 { request.watch_id } else { self.free_id() };
         let next = if request.start_revision > 0 { request.start_revision } else { self.published() + 1 };
-        self.watchers.insert(watch_id, Watcher { request, next });
+        self.watchers.insert(watch_id, Watcher { request, next, asker, decided });
         self.send(WatchResponse { header, watch_id, created: true, ..WatchResponse::default() }).await?;
         self.feed_one(watch_id).await
     }
 
-    /// Whether whose stream this is may read what he wants to watch.
-    async fn check(&self, request: &WatchCreateRequest) -> Result<(), RequestError> {
+    /// Whose stream this is, if he may read what he wants to watch, and by which state.
+    async fn recognise(&self, request: &WatchCreateRequest) -> Result<(Asker, (bool, u64)), RequestError> {
         let caller = self.service.caller(self.credentials.clone()).await?;
         let auth = self.service.engine.state.auth();
-        auth.keys(&caller.at(&auth), Access::Read, &request.key, &request.range_end)
+        let asker = caller.at(&auth);
+        auth.keys(&asker, Access::Read, &request.key, &request.range_end)?;
+        Ok((asker, decided(&auth)))
+    }
+
+    /// W4. Whether a watcher's user may still read, once users and roles have changed.
+    fn check_again(&mut self, id: i64) -> Result<(), RequestError> {
+        let auth = self.service.engine.state.auth();
+        let Some(watcher) = self.watchers.get_mut(&id).filter(|w| w.decided != decided(&auth)) else { return Ok(()) };
+        if let Asker::User { revision, .. } = &mut watcher.asker {
+            // He was recognised when he came; his token may have expired since without harm.
+            *revision = auth.revision();
+        }
+        watcher.decided = decided(&auth);
+        auth.keys(&watcher.asker, Access::Read, &watcher.request.key, &watcher.request.range_end)
     }
 
     fn free_id(&mut self) -> i64 {
@@ -197,11 +224,15 @@ impl Serving {
             if watcher.next > published {
                 return Ok(());
             }
-            let compacted = self.service.engine.state.read().0.compacted();
-            if watcher.next < compacted {
-                return self.cancel_compacted(id, compacted).await;
+            let next = watcher.next;
+            if let Err(error) = self.check_again(id) {
+                return self.cancel(id, 0, reason(error)).await;
             }
-            let (service, from) = (self.service.clone(), watcher.next);
+            let compacted = self.service.engine.state.read().0.compacted();
+            if next < compacted {
+                return self.cancel(id, compacted, RequestError::Compacted.to_string()).await;
+            }
+            let (service, from) = (self.service.clone(), next);
             // Old changes come from disk.
             let read = tokio::task::spawn_blocking(move || service.engine.changes_from(from)).await;
             let Ok(Ok(changes)) = read else {
@@ -246,15 +277,14 @@ impl Serving {
         mvcc.before(&change.kv.key, change.at.main, &values).ok().flatten()
     }
 
-    async fn cancel_compacted(&mut self, id: i64, compacted: i64) -> Result<(), Gone> {
+    async fn cancel(&mut self, id: i64, compact_revision: i64, cancel_reason: String) -> Result<(), Gone> {
         self.watchers.remove(&id);
         let header = self.service.header(self.published());
-        let cancel_reason = RequestError::Compacted.to_string();
         self.send(WatchResponse {
             header,
             watch_id: id,
             canceled: true,
-            compact_revision: compacted,
+            compact_revision,
             cancel_reason,
             ..WatchResponse::default()
         })
