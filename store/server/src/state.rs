@@ -324,3 +324,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,7 @@ fn mutual_tls(dir: &TempDir) -> Tls {
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(DnType::CommonName, "store-ca");
     let ca = ca.self_signed(&key).expect("a CA");
+    std::fs::write(dir.path().join("ca.key"), key.serialize_pem()).expect("write");
     let issuer = Issuer::from_ca_cert_pem(&ca.pem(), key).expect("an issuer");
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
@@ -101,6 +102,8 @@ impl Cluster {
             listen_peer_urls: peers[name].clone(),
             initial_cluster: peers.clone(),
             peer_tls: self.tls.clone(),
+            // Passwords of tests may be hashed fast.
+            bcrypt_cost: 4,
             ..Config::default()
         };
         Member { config, running: None }
@@ -119,6 +122,13 @@ impl Cluster {
 
     pub(crate) fn peer_url(&self, at: usize) -> String {
         self.members[at].config.listen_peer_urls[0].clone()
+    }
+
+    /// Who signs certificates that members trust.
+    pub(crate) fn issuer(&self) -> Issuer<'static, KeyPair> {
+        let read = |name: &str| std::fs::read_to_string(self.dir.path().join(name)).expect("read");
+        let key = KeyPair::from_pem(&read("ca.key")).expect("a key");
+        Issuer::from_ca_cert_pem(&read("ca.crt"), key).expect("an issuer")
     }
 
     pub(crate) async fn started(size: usize) -> Self {

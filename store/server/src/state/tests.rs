@@ -1,0 +1,133 @@
+use store_core::auth::{Access, Asker};
+use store_core::wire::auth_change::Change as AuthRequest;
+use store_core::wire::command::Request;
+use store_core::wire::{
+    AuthChange, AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserDeleteRequest, AuthUserGrantRoleRequest, Permission, PutRequest, TokenAssign,
+};
+use tempfile::TempDir;
+
+use super::*;
+use store_core::wire::Command;
+
+/// A state in a folder, with the place of its log.
+struct Member {
+    dir: TempDir,
+    state: State,
+    index: u64,
+}
+
+impl Member {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let state = State::open(&dir.path().join("state")).expect("opened");
+        Self { dir, state, index: 0 }
+    }
+
+    fn run(&mut self, asker: &Asker, request: Request) -> Applied {
+        self.index += 1;
+        let mut command = Command { request: Some(request), ..Command::default() };
+        asker.sign(&mut command);
+        let data = command.encode_to_vec().into();
+        let entry = Entry { index: self.index, term: 1, data, ..Entry::default() };
+        self.state.apply(&entry).expect("applied").expect("a command")
+    }
+
+    fn change(&mut self, change: AuthRequest) -> Applied {
+        let applied = self.run(&Asker::Member, Request::Auth(AuthChange { change: Some(change) }));
+        assert!(applied.answer.is_ok(), "{:?}", applied.answer);
+        applied
+    }
+
+    /// `root`, and `ann` who may write `k`; a user who is gone; auth is on.
+    fn peopled() -> Self {
+        let mut member = Self::new();
+        for name in ["root", "ann", "gone"] {
+            let hashed_password = format!("hash of {name}");
+            let user = AuthUserAddRequest { name: name.to_owned(), hashed_password, ..Default::default() };
+            member.change(AuthRequest::UserAdd(user));
+            member.change(AuthRequest::RoleAdd(AuthRoleAddRequest { name: name.to_owned() }));
+            let (user, role) = (name.to_owned(), name.to_owned());
+            member.change(AuthRequest::UserGrantRole(AuthUserGrantRoleRequest { user, role }));
+        }
+        let perm = Some(Permission { perm_type: 1, key: "k".into(), range_end: Bytes::new() });
+        let name = "ann".to_owned();
+        member.change(AuthRequest::RoleGrantPermission(AuthRoleGrantPermissionRequest { name, perm }));
+        member.change(AuthRequest::UserDelete(AuthUserDeleteRequest { name: "gone".to_owned() }));
+        member.change(AuthRequest::Enable(AuthEnableRequest {}));
+        member
+    }
+
+    fn ann(&self) -> Asker {
+        Asker::user("ann".to_owned(), self.state.auth().revision())
+    }
+}
+
+fn check(auth: &Auth) {
+    assert!(auth.is_enabled());
+    assert_eq!(auth.users().collect::<Vec<_>>(), ["ann", "root"]);
+    assert_eq!(auth.roles().collect::<Vec<_>>(), ["ann", "gone", "root"]);
+    let ann = Asker::user("ann".to_owned(), auth.revision());
+    assert_eq!(auth.keys(&ann, Access::Write, b"k", b""), Ok(()));
+    assert_eq!(auth.keys(&ann, Access::Write, b"l", b""), Err(RequestError::PermissionDenied));
+    assert_eq!(auth.password_hash("ann").map(|hash| &hash[..]), Some(&b"hash of ann"[..]));
+}
+
+fn put(key: &'static str) -> Request {
+    Request::Put(PutRequest { key: key.into(), ..PutRequest::default() })
+}
+
+/// S1: users and roles lie beside the applied index.
+#[test]
+fn users_and_roles_are_there_after_opening_again() {
+    let member = Member::peopled();
+    let before = member.state.auth();
+    member.state.flush().expect("flushed");
+    let Member { dir, state, index } = member;
+    drop(state);
+    let state = State::open(&dir.path().join("state")).expect("opened");
+    assert_eq!((state.applied().expect("read").0, &*state.auth()), (index, &*before));
+    check(&state.auth());
+}
+
+#[test]
+fn a_snapshot_brings_users_and_roles_and_takes_others_away() {
+    let mut member = Member::peopled();
+    member.run(&member.ann(), put("k"));
+    let copy = member.dir.path().join("copy");
+    let (metadata, _) = member.state.copy_to(&copy).expect("copied");
+    let mut other = Member::new();
+    other.change(AuthRequest::UserAdd(AuthUserAddRequest { name: "own".to_owned(), ..Default::default() }));
+    let room = other.state.make_room(&metadata).expect("room");
+    for file in std::fs::read_dir(&copy).expect("a folder").flatten() {
+        std::fs::copy(file.path(), room.path().join(file.file_name())).expect("copied");
+    }
+    let received = other.state.receive(room, &metadata).expect("received");
+    other.state.install(received).expect("installed");
+    assert_eq!(other.state.auth(), member.state.auth());
+    check(&other.state.auth());
+    assert_eq!(other.state.read().0.key_count(), 1);
+}
+
+/// What is refused when it is applied leaves nothing on disk and tells nobody.
+#[test]
+fn a_refused_command_only_moves_the_index() {
+    let mut member = Member::peopled();
+    let before = (member.state.auth(), member.state.read().0.clone());
+    let refused = [
+        (member.ann(), put("l"), RequestError::PermissionDenied),
+        (Asker::Nobody, put("k"), RequestError::UserEmpty),
+        (Asker::user("ann".to_owned(), 1), put("k"), RequestError::AuthOldRevision),
+        (Asker::user("gone".to_owned(), before.0.revision()), put("k"), RequestError::PermissionDenied),
+    ];
+    for (asker, request, error) in refused {
+        let applied = member.run(&asker, request);
+        assert_eq!((applied.answer, applied.changes.len()), (Err(error), 0), "{asker:?}");
+    }
+    assert_eq!((member.state.auth(), member.state.read().0.clone()), before);
+    assert_eq!(member.run(&member.ann(), put("k")).changes.len(), 1);
+    let request = TokenAssign { name: "ann".to_owned(), auth_revision: before.0.revision(), ..Default::default() };
+    let token =
+        member.run(&Asker::Nobody, Request::Auth(AuthChange { change: Some(AuthRequest::TokenAssign(request)) }));
+    assert_eq!(token.answer, Ok(Answer::Token(member.index)));
+}
