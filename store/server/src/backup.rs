@@ -31,7 +31,7 @@ pub enum BackupError {
         source: std::io::Error,
     },
     /// Another kind of file.
-    #[error("{0} is no snapshot of Keelson's store; one of etcd's is brought over with `keelson store import`")]
+    #[error("{0} is no snapshot of Keelson's store")]
     Foreign(String),
     /// What is read isn't what was written.
     #[error("{path} is damaged at byte {offset}: {why}; use another copy")]
