@@ -95,6 +95,9 @@ pub enum RequestError {
     /// Too many requests wait already; this one was certainly not made.
     #[error("etcdserver: too many requests")]
     Busy,
+    /// The state can't be copied for a backup; the member itself goes on.
+    #[error("the state can't be copied; the member's log says why")]
+    CopyFailed,
     /// The member is ending.
     #[error("etcdserver: server stopped")]
     Stopped,

@@ -109,7 +109,7 @@ pub(crate) enum Input {
         to: Option<u64>,
     },
     /// Somebody wants a copy of the state.
-    Copy(oneshot::Sender<Arc<Copied>>),
+    Copy(oneshot::Sender<Result<Arc<Copied>, RequestError>>),
     /// A copy of the state was made.
     Copied(Arc<Copied>),
     /// A snapshot came, files and message.

@@ -165,6 +165,7 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::Unhealthy
         | E::NotForLearner
         | E::TransferTimeout => Code::Unavailable,
+        E::CopyFailed => Code::Internal,
         E::Disk => Code::DataLoss,
     };
     Status::new(code, error.to_string())

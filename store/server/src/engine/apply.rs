@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use raft::eraftpb::Entry;
 use store_core::auth::TokenChange;
+use store_core::errors::RequestError;
 use store_core::mvcc::Answer;
 
 use super::{Copied, Engine, Input};
@@ -20,7 +21,7 @@ pub(super) enum ToState {
     /// Replace the state; tell when it is durable.
     Install { received: Box<Received>, index: u64, done: SyncSender<()> },
     /// Somebody wants a copy of the state.
-    Copy(tokio::sync::oneshot::Sender<Arc<Copied>>),
+    Copy(tokio::sync::oneshot::Sender<Result<Arc<Copied>, RequestError>>),
     /// A peer needs a copy of the state.
     Build,
 }
@@ -102,8 +103,13 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                 engine.tell(Input::Copied(copy(engine)?));
             }
             ToState::Copy(reply) => {
+                let copied = copy(engine).map_err(|error| {
+                    // A full disk, say: that backup fails, the member goes on.
+                    tracing::warn!(%error, "copying the state for a backup");
+                    RequestError::CopyFailed
+                });
                 // Whoever wanted it may have gone; the copy goes with it.
-                let _ = reply.send(copy(engine)?);
+                let _ = reply.send(copied);
             }
         }
     }

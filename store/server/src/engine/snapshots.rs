@@ -68,7 +68,7 @@ impl Engine {
         if !self.send(Input::Copy(reply)) {
             return Err(RequestError::Busy);
         }
-        copied.await.map_err(|_| RequestError::Stopped)
+        copied.await.map_err(|_| RequestError::Stopped)?
     }
 
     /// Gives a received snapshot to raft, which may take it or not; returns when it has.

@@ -78,6 +78,18 @@ async fn a_backup_becomes_a_new_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_fails_costs_nothing_else() {
+    let cluster = Cluster::started(1).await;
+    let copies = cluster.members[0].config.data_dir.join("copies");
+    std::fs::remove_dir(&copies).expect("an empty folder");
+    std::fs::write(&copies, "in the way").expect("written");
+    let mut client = cluster.client(0).await;
+    let refused = client.snapshot().await.map(|_| ()).expect_err("no room for a copy");
+    assert!(refused.to_string().contains("can't be copied"), "{refused}");
+    client.put("k", "v", None).await.expect("the member goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_raised_revision_is_never_seen_to_go_back() {
     let cluster = Cluster::started(3).await;
     let mut client = cluster.client(0).await;
