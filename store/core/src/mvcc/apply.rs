@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::range::key_value;
-use super::{Answer, Change, Mvcc, Revision, Values, Writes, in_range};
+use super::{Answer, Change, Mvcc, Revision, Values, Writes};
 use crate::errors::RequestError;
 use crate::wire::command::Request;
 use crate::wire::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -51,15 +51,19 @@ pub(super) fn apply(
 fn run(state: &mut Mvcc, request: &Request, writes: &mut Writes, values: &impl Values) -> Result<Answer, RequestError> {
     match request {
         Request::Put(request) => {
-            check_put(state, request)?;
+            // Outside a transaction etcd looks at the lease first, inside at the key.
+            check_lease(state, request)?;
+            check_previous(state, request)?;
             put(state, request, writes, values).map(Answer::Put)
         }
         Request::DeleteRange(request) => delete_range(state, request, writes, values).map(Answer::DeleteRange),
         Request::Txn(request) => {
             let path = path(state, request, values)?;
-            check_txn(state, request, &path)?;
+            check_txn(state, request, &path, &mut Vec::new())?;
             let mut at = 0;
-            txn(state, request, &path, &mut at, writes, values).map(Answer::Txn)
+            let mut answer = txn(state, request, &path, &mut at, writes, values)?;
+            answer.header = inner_header(state, writes);
+            Ok(Answer::Txn(answer))
         }
         Request::Compact(request) => state.compact(request.revision, writes).map(|()| Answer::Compact),
         Request::LeaseGrant(request) => grant(state, request, writes),
@@ -103,12 +107,14 @@ fn current(state: &Mvcc, key: &Bytes, writes: &Writes, values: &impl Values) -> 
     Ok(Some(key_value(key, version, value)))
 }
 
-/// What must hold before a put changes anything (V2).
-fn check_put(state: &Mvcc, request: &PutRequest) -> Result<(), RequestError> {
+/// The key that a put takes value or lease from must be there before it changes anything (V2).
+fn check_previous(state: &Mvcc, request: &PutRequest) -> Result<(), RequestError> {
     let exists = state.index.latest(&request.key).is_some_and(|v| !v.is_deletion());
-    if (request.ignore_value || request.ignore_lease) && !exists {
-        return Err(RequestError::KeyNotFound);
-    }
+    if (request.ignore_value || request.ignore_lease) && !exists { Err(RequestError::KeyNotFound) } else { Ok(()) }
+}
+
+/// So must its lease.
+fn check_lease(state: &Mvcc, request: &PutRequest) -> Result<(), RequestError> {
     if request.lease != 0 && !state.leases.contains_key(&request.lease) {
         return Err(RequestError::LeaseNotFound);
     }
@@ -231,64 +237,77 @@ fn holds(state: &Mvcc, compare: &Compare, values: &impl Values) -> Result<bool, 
     Ok(true)
 }
 
+/// Compares one key. A value of another kind than the target's counts as zero, a target that doesn't exist
+/// as equal, and a result that doesn't exist holds always: so it is in etcd.
 fn compare_one(compare: &Compare, kv: &KeyValue) -> bool {
-    let ordering = match (CompareTarget::try_from(compare.target), &compare.target_union) {
-        (Ok(CompareTarget::Value), Some(TargetUnion::Value(value))) => kv.value.cmp(value),
-        (Ok(CompareTarget::Value), _) => kv.value.as_ref().cmp(b""),
-        (Ok(CompareTarget::Create), union) => {
-            kv.create_revision.cmp(&if let Some(TargetUnion::CreateRevision(n)) = union { *n } else { 0 })
+    let union = compare.target_union.as_ref();
+    let number = |asked: Option<&i64>| asked.copied().unwrap_or(0);
+    let ordering = match CompareTarget::try_from(compare.target) {
+        Ok(CompareTarget::Value) => {
+            let asked = if let Some(TargetUnion::Value(value)) = union { value.as_ref() } else { b"" };
+            kv.value.as_ref().cmp(asked)
         }
-        (Ok(CompareTarget::Mod), union) => {
-            kv.mod_revision.cmp(&if let Some(TargetUnion::ModRevision(n)) = union { *n } else { 0 })
+        Ok(CompareTarget::Version) => {
+            kv.version.cmp(&number(if let Some(TargetUnion::Version(n)) = union { Some(n) } else { None }))
         }
-        (Ok(CompareTarget::Lease), union) => {
-            kv.lease.cmp(&if let Some(TargetUnion::Lease(n)) = union { *n } else { 0 })
+        Ok(CompareTarget::Create) => kv
+            .create_revision
+            .cmp(&number(if let Some(TargetUnion::CreateRevision(n)) = union { Some(n) } else { None })),
+        Ok(CompareTarget::Mod) => {
+            kv.mod_revision.cmp(&number(if let Some(TargetUnion::ModRevision(n)) = union { Some(n) } else { None }))
         }
-        (_, union) => kv.version.cmp(&if let Some(TargetUnion::Version(n)) = union { *n } else { 0 }),
+        Ok(CompareTarget::Lease) => {
+            kv.lease.cmp(&number(if let Some(TargetUnion::Lease(n)) = union { Some(n) } else { None }))
+        }
+        Err(_) => std::cmp::Ordering::Equal,
     };
     match CompareResult::try_from(compare.result) {
         Ok(CompareResult::Equal) => ordering.is_eq(),
         Ok(CompareResult::NotEqual) => ordering.is_ne(),
         Ok(CompareResult::Greater) => ordering.is_gt(),
         Ok(CompareResult::Less) => ordering.is_lt(),
-        Err(_) => false,
+        Err(_) => true,
     }
 }
 
-/// V2: everything that could refuse an operation is looked at before the first runs.
-fn check_txn(state: &Mvcc, request: &TxnRequest, path: &[bool]) -> Result<(), RequestError> {
-    let mut at = 0;
-    check_branch(state, request, path, &mut at, &mut Vec::new())
-}
-
-fn check_branch(
+/// V2: everything that could refuse an operation is looked at, in the state before the first one, before it runs.
+/// Returns how many transactions there are inside.
+///
+/// `ended` are the keys from which on earlier operations delete everything: no other deletion may meet a put. etcd
+/// panics if a put then keeps the value or lease of such a key.
+fn check_txn<'a>(
     state: &Mvcc,
-    request: &TxnRequest,
+    request: &'a TxnRequest,
     path: &[bool],
-    at: &mut usize,
-    put: &mut Vec<Bytes>,
-) -> Result<(), RequestError> {
-    let taken = path[*at];
-    *at += 1;
-    for op in branch(request, taken) {
+    ended: &mut Vec<&'a Bytes>,
+) -> Result<usize, RequestError> {
+    let mut inside = 0;
+    for op in branch(request, path[0]) {
         match &op.request {
             Some(Op::RequestPut(inner)) => {
-                let made = put.iter().any(|key| in_range(key, &inner.key, b""));
-                match check_put(state, inner) {
-                    // An earlier operation of this transaction may have made the key.
-                    Err(RequestError::KeyNotFound) if made => {}
-                    result => result?,
+                check_previous(state, inner)?;
+                if (inner.ignore_value || inner.ignore_lease) && ended.iter().any(|from| inner.key >= *from) {
+                    return Err(RequestError::KeyNotFound);
                 }
-                put.push(inner.key.clone());
+                check_lease(state, inner)?;
             }
-            Some(Op::RequestRange(inner)) => {
-                state.read_revision(inner.revision)?;
-            }
-            Some(Op::RequestTxn(inner)) => check_branch(state, inner, path, at, put)?,
+            Some(Op::RequestDeleteRange(inner)) if inner.range_end == "\0" => ended.push(&inner.key),
+            Some(Op::RequestRange(inner)) => check_revision(state, inner.revision)?,
+            Some(Op::RequestTxn(inner)) => inside += 1 + check_txn(state, inner, &path[1 + inside..], ended)?,
             _ => {}
         }
     }
-    Ok(())
+    Ok(inside)
+}
+
+/// In a transaction a negative revision is one of the past, where a read alone takes it for the newest.
+fn check_revision(state: &Mvcc, asked: i64) -> Result<(), RequestError> {
+    match asked {
+        0 => Ok(()),
+        asked if asked > state.revision => Err(RequestError::Future),
+        asked if asked < state.compacted => Err(RequestError::Compacted),
+        _ => Ok(()),
+    }
 }
 
 fn txn(
@@ -314,7 +333,8 @@ fn txn(
         };
         responses.push(ResponseOp { response: Some(response) });
     }
-    Ok(TxnResponse { header: inner_header(state, writes), succeeded, responses })
+    // A transaction inside another one has a header without a revision.
+    Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
 }
 
 /// A read inside a transaction sees what the transaction wrote before it.

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::in_range;
 use crate::errors::RequestError;
 use crate::wire::command::Request;
+use crate::wire::range_request::{SortOrder, SortTarget};
 use crate::wire::request_op::Request as Op;
 use crate::wire::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
@@ -34,7 +34,11 @@ pub fn request(request: &Request) -> Result<(), RequestError> {
 /// # Errors
 /// The first rule it breaks.
 pub fn range(range: &RangeRequest) -> Result<(), RequestError> {
-    if range.key.is_empty() { Err(RequestError::EmptyKey) } else { Ok(()) }
+    if range.key.is_empty() {
+        return Err(RequestError::EmptyKey);
+    }
+    let sortable = SortOrder::try_from(range.sort_order).is_ok() && SortTarget::try_from(range.sort_target).is_ok();
+    if sortable { Ok(()) } else { Err(RequestError::InvalidSort) }
 }
 
 fn check_put(put: &PutRequest) -> Result<(), RequestError> {
@@ -51,10 +55,17 @@ fn check_delete(delete: &DeleteRangeRequest) -> Result<(), RequestError> {
 }
 
 fn check_txn(txn: &TxnRequest) -> Result<(), RequestError> {
+    check_ops(txn, OPS_MAX)?;
+    // After all single operations, as in etcd: the first error that is told depends on it.
+    writes(&txn.success)?;
+    writes(&txn.failure)?;
+    Ok(())
+}
+
+/// Checks a transaction's operations. What it holds itself is taken from what those inside it may hold.
+fn check_ops(txn: &TxnRequest, ops_max: usize) -> Result<(), RequestError> {
     let ops = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
-    if ops > OPS_MAX {
-        return Err(RequestError::TooManyOps);
-    }
+    let left = ops_max.checked_sub(ops).ok_or(RequestError::TooManyOps)?;
     if txn.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(RequestError::EmptyKey);
     }
@@ -63,13 +74,10 @@ fn check_txn(txn: &TxnRequest) -> Result<(), RequestError> {
             Some(Op::RequestRange(inner)) => range(inner)?,
             Some(Op::RequestPut(inner)) => check_put(inner)?,
             Some(Op::RequestDeleteRange(inner)) => check_delete(inner)?,
-            Some(Op::RequestTxn(inner)) => check_txn(inner)?,
-            // An operation of nothing is taken for a range without a key.
-            None => return Err(RequestError::EmptyKey),
+            Some(Op::RequestTxn(inner)) => check_ops(inner, left)?,
+            None => return Err(RequestError::KeyNotFound),
         }
     }
-    writes(&txn.success)?;
-    writes(&txn.failure)?;
     Ok(())
 }
 
@@ -79,6 +87,22 @@ struct Written {
     deletes: Vec<(Bytes, Bytes)>,
 }
 
+impl Written {
+    /// Whether a put of the key meets a deletion.
+    ///
+    /// As etcd sees it, which takes a range's end literally here: a deletion of everything from
+    /// a key on (an end of one zero byte) meets no put.
+    fn deletes(&self, key: &[u8]) -> bool {
+        self.deletes.iter().any(
+            |(start, end)| {
+                if end.is_empty() { key == start } else { key >= start.as_ref() && key < end.as_ref() }
+            },
+        )
+    }
+}
+
+/// What the operations write. etcd's rule isn't symmetric, and is kept as it is: puts are compared with
+/// deletions of their own list and of earlier transactions in it, never with those of later ones.
 fn writes(ops: &[RequestOp]) -> Result<Written, RequestError> {
     let mut all = Written { puts: BTreeSet::new(), deletes: Vec::new() };
     for op in ops {
@@ -88,25 +112,18 @@ fn writes(ops: &[RequestOp]) -> Result<Written, RequestError> {
     }
     for op in ops {
         let Some(Op::RequestTxn(txn)) = &op.request else { continue };
-        // Either branch may run: what both write counts once, what another operation writes too is a clash.
         let (success, failure) = (writes(&txn.success)?, writes(&txn.failure)?);
-        let branch: BTreeSet<Bytes> = success.puts.union(&failure.puts).cloned().collect();
-        for key in &branch {
-            if all.puts.contains(key) || all.deletes.iter().any(|(start, end)| in_range(key, start, end)) {
-                return Err(RequestError::DuplicateKey);
-            }
-        }
-        let deletes: Vec<_> = success.deletes.into_iter().chain(failure.deletes).collect();
-        if all.puts.iter().any(|key| deletes.iter().any(|(start, end)| in_range(key, start, end))) {
+        // Either branch runs, not both: a key that both put is put once.
+        let branches: BTreeSet<Bytes> = success.puts.union(&failure.puts).cloned().collect();
+        if branches.iter().any(|key| all.puts.contains(key) || all.deletes(key)) {
             return Err(RequestError::DuplicateKey);
         }
-        all.puts.extend(branch);
-        all.deletes.extend(deletes);
+        all.puts.extend(branches);
+        all.deletes.extend(success.deletes.into_iter().chain(failure.deletes));
     }
     for op in ops {
         let Some(Op::RequestPut(put)) = &op.request else { continue };
-        let deleted = all.deletes.iter().any(|(start, end)| in_range(&put.key, start, end));
-        if deleted || !all.puts.insert(put.key.clone()) {
+        if all.deletes(&put.key) || !all.puts.insert(put.key.clone()) {
             return Err(RequestError::DuplicateKey);
         }
     }

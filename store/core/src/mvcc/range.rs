@@ -25,54 +25,31 @@ impl Mvcc {
     /// # Errors
     /// [`RequestError`] for a revision out of reach or a sort that doesn't exist.
     pub fn range(&self, request: &RangeRequest, values: &impl Values) -> Result<RangeResponse, RequestError> {
-        let (order, target) = sort(request)?;
+        super::check::range(request)?;
         let revision = self.read_revision(request.revision)?;
-        let filters = request.min_mod_revision
-            | request.max_mod_revision
-            | request.min_create_revision
-            | request.max_create_revision;
-        let simple = filters == 0 && order == SortOrder::None;
-        let limit = usize::try_from(request.limit).unwrap_or(0);
+        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
+        // Without filter and order a read takes no more keys than it needs to know whether there are more. A target
+        // without an order sorts only those: so it is in etcd, and clients see it.
+        let enough = if filters(request) || request.sort_order != SortOrder::None as i32 {
+            usize::MAX
+        } else {
+            limit.map_or(usize::MAX, |limit| limit.saturating_add(1))
+        };
         let mut found: Vec<(&Bytes, &Version)> = Vec::new();
         let mut count = 0i64;
         for entry in self.index.range(&request.key, &request.range_end, revision) {
             count += 1;
-            let wanted = !request.count_only && (!simple || limit == 0 || found.len() < limit);
-            if wanted && passes(request, entry.1) {
+            if !request.count_only && found.len() < enough && passes(request, entry.1) {
                 found.push(entry);
             }
         }
         let mut response = RangeResponse { count, ..RangeResponse::default() };
-        if request.count_only {
-            return Ok(response);
+        if let Some(limit) = limit.filter(|limit| found.len() > *limit) {
+            response.more = true;
+            response.kvs = sorted(request, found, limit, values)?;
+        } else {
+            response.kvs = sorted(request, found, usize::MAX, values)?;
         }
-        let by_value = target == SortTarget::Value && order != SortOrder::None;
-        let read = |(key, version): &(&Bytes, &Version), with_value: bool| -> Result<KeyValue, RequestError> {
-            let value = if with_value { values.value(version.at)? } else { Bytes::new() };
-            Ok(key_value(key, version, value))
-        };
-        if by_value {
-            // The values themselves are the order: all are read, and keys_only drops them after.
-            let mut kvs = found.iter().map(|entry| read(entry, true)).collect::<Result<Vec<_>, _>>()?;
-            kvs.sort_by(|a, b| directed(a.value.cmp(&b.value), order));
-            response.more = limit > 0 && kvs.len() > limit;
-            if response.more {
-                kvs.truncate(limit);
-            }
-            if request.keys_only {
-                kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-            }
-            response.kvs = kvs;
-            return Ok(response);
-        }
-        if order != SortOrder::None {
-            found.sort_by(|a, b| directed(compare(target, a, b), order));
-        }
-        response.more = limit > 0 && if simple { count > limit as i64 } else { found.len() > limit };
-        if limit > 0 {
-            found.truncate(limit);
-        }
-        response.kvs = found.iter().map(|entry| read(entry, !request.keys_only)).collect::<Result<Vec<_>, _>>()?;
         Ok(response)
     }
 
@@ -112,6 +89,11 @@ pub(super) fn key_value(key: &Bytes, version: &Version, value: Bytes) -> KeyValu
     }
 }
 
+fn filters(request: &RangeRequest) -> bool {
+    let RangeRequest { min_mod_revision, max_mod_revision, min_create_revision, max_create_revision, .. } = request;
+    [min_mod_revision, max_mod_revision, min_create_revision, max_create_revision].iter().any(|bound| **bound != 0)
+}
+
 fn passes(request: &RangeRequest, version: &Version) -> bool {
     let Revision { main, .. } = version.at;
     let within = |min: i64, max: i64, value: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
@@ -119,15 +101,37 @@ fn passes(request: &RangeRequest, version: &Version) -> bool {
         && within(request.min_create_revision, request.max_create_revision, version.create)
 }
 
-fn sort(request: &RangeRequest) -> Result<(SortOrder, SortTarget), RequestError> {
-    let order = SortOrder::try_from(request.sort_order).map_err(|_| RequestError::InvalidSort)?;
+fn read((key, version): &(&Bytes, &Version), with_value: bool, values: &impl Values) -> Result<KeyValue, RequestError> {
+    let value = if with_value { values.value(version.at)? } else { Bytes::new() };
+    Ok(key_value(key, version, value))
+}
+
+/// The first `limit` in the order that is asked for; what is equal in it stays in the order of keys.
+fn sorted(
+    request: &RangeRequest,
+    mut found: Vec<(&Bytes, &Version)>,
+    limit: usize,
+    values: &impl Values,
+) -> Result<Vec<KeyValue>, RequestError> {
     let target = SortTarget::try_from(request.sort_target).map_err(|_| RequestError::InvalidSort)?;
-    // Keys come ascending anyway; another target without an order is meant ascending.
-    Ok(match (order, target) {
-        (SortOrder::None | SortOrder::Ascend, SortTarget::Key) => (SortOrder::None, target),
-        (SortOrder::None, _) => (SortOrder::Ascend, target),
-        both => both,
-    })
+    let descend = request.sort_order == SortOrder::Descend as i32;
+    let directed = |ordering: Ordering| if descend { ordering.reverse() } else { ordering };
+    if target == SortTarget::Value {
+        // The values themselves are the order: all are read, and keys_only drops them after.
+        let mut kvs = found.iter().map(|entry| read(entry, true, values)).collect::<Result<Vec<_>, _>>()?;
+        kvs.sort_by(|a, b| directed(a.value.cmp(&b.value)));
+        kvs.truncate(limit);
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        return Ok(kvs);
+    }
+    // Keys come ascending anyway.
+    if target != SortTarget::Key || descend {
+        found.sort_by(|a, b| directed(compare(target, a, b)));
+    }
+    found.truncate(limit);
+    found.iter().map(|entry| read(entry, !request.keys_only, values)).collect()
 }
 
 fn compare(target: SortTarget, a: &(&Bytes, &Version), b: &(&Bytes, &Version)) -> Ordering {
@@ -135,10 +139,6 @@ fn compare(target: SortTarget, a: &(&Bytes, &Version), b: &(&Bytes, &Version)) -
         SortTarget::Key | SortTarget::Value => a.0.cmp(b.0),
         SortTarget::Version => a.1.version.cmp(&b.1.version),
         SortTarget::Create => a.1.create.cmp(&b.1.create),
-        SortTarget::Mod => a.1.at.cmp(&b.1.at),
+        SortTarget::Mod => a.1.at.main.cmp(&b.1.at.main),
     }
-}
-
-fn directed(ordering: Ordering, order: SortOrder) -> Ordering {
-    if order == SortOrder::Descend { ordering.reverse() } else { ordering }
 }

@@ -1,5 +1,7 @@
 //! The state machine against a naive model: every revision kept as a whole map.
 
+mod as_etcd;
+
 use super::*;
 use crate::wire::command::Request;
 use crate::wire::{DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeMany, PutRequest, RangeRequest};
