@@ -7,7 +7,8 @@
 //! Invariants
 //!   V1  The same commands in the same order give the same state, answers and writes.
 //!   V2  A command that is refused changes nothing.
-//!   V3  A key's versions ascend, and a tombstone is never its first.
+//!   V3  A key's versions ascend, and a tombstone is its first only as all that
+//!       compaction left of it.
 //!   V4  Reads at or above the compacted revision see all that was there.
 //! Checked by: mvcc/tests.rs against a naive model.
 //! Source: etcd `server/storage/mvcc`, `server/etcdserver/txn`.

@@ -43,11 +43,6 @@ impl Index {
         let versions = self.keys.entry(key.clone()).or_default();
         let was_alive = versions.last().is_some_and(|v| !v.is_deletion());
         assert!(versions.last().is_none_or(|last| last.at < version.at), "V3: versions must ascend");
-        // A tombstone whose key was compacted away has nothing to end.
-        if versions.is_empty() && version.is_deletion() {
-            self.keys.remove(key);
-            return;
-        }
         versions.push(version);
         match (was_alive, !version.is_deletion()) {
             (false, true) => self.alive += 1,
@@ -83,7 +78,7 @@ impl Index {
         entries.into_iter().flatten().filter_map(move |(key, versions)| Some((key, visible(versions, revision)?)))
     }
 
-    /// Takes versions that no read at or after `floor` can see from up to `limit` keys,
+    /// Takes versions that no read at or after `floor` can see, and no watcher from there on is told of, from up to `limit` keys,
     /// beginning behind `from`. Returns them, and where to go on.
     pub(super) fn collect(&mut self, from: &Bytes, floor: i64, limit: usize) -> (Vec<Revision>, Option<Bytes>) {
         let start = if from.is_empty() { Bound::Unbounded } else { Bound::Excluded(from.clone()) };
@@ -93,11 +88,11 @@ impl Index {
         let mut gone = Vec::new();
         for key in batch {
             let Some(versions) = self.keys.get_mut(&key) else { continue };
-            // Kept: the newest version at or before the floor, unless it is a deletion, and all after it.
-            let newest = versions.partition_point(|v| v.at.main <= floor);
-            let mut keep_from = newest.saturating_sub(1);
-            if newest > 0 && versions[newest - 1].is_deletion() {
-                keep_from = newest;
+            // Kept: all from the floor on, deletions too, and what a read sees there if it is older.
+            let mut keep_from = versions.partition_point(|v| v.at.main < floor);
+            let is_at_floor = versions.get(keep_from).is_some_and(|v| v.at.main == floor);
+            if !is_at_floor && keep_from > 0 && !versions[keep_from - 1].is_deletion() {
+                keep_from -= 1;
             }
             gone.extend(versions.drain(..keep_from).map(|v| v.at));
             if versions.is_empty() {

@@ -101,6 +101,27 @@ fn value_or_lease_of_a_key_that_was_deleted_before_is_not_kept() {
     assert_eq!(store.range(&everything(0)).expect("a read").count, 1);
 }
 
+/// A watcher may begin at the compacted revision: what happened there is kept until the next compaction, deletions
+/// too, and found again after a restart. etcd lost them before 3.5.13 (etcd 17780).
+#[test]
+fn a_deletion_at_the_compacted_revision_is_kept() {
+    let compact = |revision| Request::Compact(crate::wire::CompactionRequest { revision, physical: false });
+    let mut store = Store::new();
+    store.run(put("a", "")).expect("a put");
+    store.run(delete("a", "")).expect("a deletion");
+    store.run(compact(3)).expect("compacted");
+    assert_eq!(store.mvcc.collect(), (vec![Revision { main: 2, sub: 0 }], false));
+    let mut restarted = Mvcc::new();
+    restarted.restore_compacted(3);
+    let tombstone = crate::wire::KeyValue { key: "a".into(), mod_revision: 3, ..Default::default() };
+    restarted.restore_change(Revision { main: 3, sub: 0 }, &tombstone);
+    assert_eq!((restarted.collect(), restarted.key_count()), ((vec![], false), 0));
+    store.mvcc = restarted;
+    store.run(put("b", "")).expect("a put");
+    store.run(compact(4)).expect("compacted");
+    assert_eq!(store.mvcc.collect(), (vec![Revision { main: 3, sub: 0 }], false));
+}
+
 #[test]
 fn a_negative_revision_is_compacted_inside_a_transaction_only() {
     let mut store = Store::new();
