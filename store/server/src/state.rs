@@ -35,6 +35,8 @@ pub(crate) use hash::Hashed;
 
 /// Where a new cluster's log begins: one that joins later is behind it, and gets a snapshot.
 const FIRST: (u64, u64) = (1, 1);
+/// Old changes read for a watcher at once fill about this much.
+const CHANGES_BYTES_MAX: usize = 4 << 20;
 
 /// Why the state can't be used. The member must stop.
 #[derive(Debug, thiserror::Error)]
@@ -258,20 +260,22 @@ impl State {
         self.current.read().disk.clone()
     }
 
-    /// The changes of the revisions `from..=to`, in order, at most about `limit` of them:
-    /// a revision is never cut.
+    /// The changes of the revisions `from..=to`, in order, at most about `limit` of them
+    /// and [`CHANGES_BYTES_MAX`]: a revision is never cut.
     pub(crate) fn changes(&self, from: i64, to: i64, limit: usize) -> Result<Vec<Change>, RequestError> {
         let disk = self.disk();
-        let mut out: Vec<Change> = Vec::new();
+        let (mut out, mut bytes): (Vec<Change>, usize) = (Vec::new(), 0);
         for record in disk.records(from) {
             let (at, mut kv) = record.map_err(|_| RequestError::Disk)?;
-            let full = out.len() >= limit && out.last().is_some_and(|last| last.at.main != at.main);
+            let full = (out.len() >= limit || bytes >= CHANGES_BYTES_MAX)
+                && out.last().is_some_and(|last| last.at.main != at.main);
             if at.main > to || full {
                 break;
             }
             if kv.version != 0 {
                 kv.value = disk.value(at)?;
             }
+            bytes += kv.key.len() + kv.value.len();
             out.push(Change { at, kv });
         }
         Ok(out)

@@ -10,6 +10,11 @@
 //!   W2  A cursor behind the compacted revision cancels its watcher, and says so.
 //!   W3  Progress is told only when the watcher has been given all up to it.
 //!   W4  A watcher gets no change of a key that its user may not read as things stand.
+//!   W5  A number belongs to its watcher until the client cancels it, even if
+//!       compaction ended it before.
+//!   W6  The watchers of a stream go forward together: none is given a revision before
+//!       the others have all that was published before its turn came.
+//! Source: etcd `server/etcdserver/api/v3rpc/watch.go`, `server/storage/mvcc/watcher.go`.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -45,6 +50,8 @@ struct Watcher {
     /// Who wants to know, and by which users and roles it was decided that he may.
     asker: Asker,
     decided: (bool, u64),
+    /// Compaction overtook it (W5).
+    ended: bool,
 }
 
 /// One client's stream.
@@ -96,7 +103,7 @@ impl Serving {
                 },
                 Ok(()) = revisions.changed() => {
                     revisions.mark_unchanged();
-                    self.feed().await
+                    self.feed().await.map(drop)
                 }
                 _ = progress.tick() => self.tell_progress().await,
                 _ = failed.changed() => {
@@ -135,14 +142,17 @@ impl Serving {
                 .await
             }
             Some(RequestUnion::ProgressRequest(_)) => {
-                self.feed().await?;
-                let reached = self.watchers.values().map(|w| w.next - 1).min().unwrap_or_else(|| self.published());
-                // W3: told only when all watchers are there; else the client asks again.
-                if self.watchers.values().any(|w| w.next <= self.published()) {
+                let reached = self.feed().await?;
+                let (mut live, mut behind) = (false, false);
+                for watcher in self.watchers.values().filter(|w| !w.ended) {
+                    (live, behind) = (true, behind || watcher.next <= reached);
+                }
+                // W3: told only when all watchers are there; else the client asks again. Without any it isn't told.
+                // A watcher that starts in the future doesn't hold the others' present back.
+                if !live || behind {
                     return Ok(());
                 }
-                // A watcher that starts in the future doesn't hold the others' present back.
-                let header = self.service.header(reached.min(self.published()));
+                let header = self.service.header(reached);
                 self.send(WatchResponse { header, watch_id: -1, ..WatchResponse::default() }).await
             }
             None => Ok(()),
@@ -163,21 +173,34 @@ impl Serving {
         if request.key.is_empty() {
             request.key = bytes::Bytes::from_static(b"\0");
         }
+        if request.start_revision < 0 {
+            return self.send(refuse(&RequestError::Compacted.to_string())).await;
+        }
         let (asker, decided) = match self.recognise(&request).await {
             Ok(recognised) => recognised,
             Err(error) => return self.send(refuse(&reason(error))).await,
         };
-        if self.watchers.len() >= WATCHERS_MAX {
-            return self.send(refuse("etcdserver: too many watchers on the stream")).await;
-        }
-        if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) {
-            return self.send(refuse("mvcc: duplicate watch ID provided on the WatchStream")).await;
+        if let Some(reason) = self.refusal(&request) {
+            return self.send(refuse(reason)).await;
         }
         let watch_id = if request.watch_id != 0 { request.watch_id } else { self.free_id() };
         let next = if request.start_revision > 0 { request.start_revision } else { self.published() + 1 };
-        self.watchers.insert(watch_id, Watcher { request, next, asker, decided });
+        self.watchers.insert(watch_id, Watcher { request, next, asker, decided, ended: false });
         self.send(WatchResponse { header, watch_id, created: true, ..WatchResponse::default() }).await?;
-        self.feed_one(watch_id).await
+        self.feed_one(watch_id, self.published()).await
+    }
+
+    /// Why a watcher can't be, in etcd's words.
+    fn refusal(&self, request: &WatchCreateRequest) -> Option<&'static str> {
+        let end = request.range_end.as_ref();
+        let empty = !end.is_empty() && end != b"\0" && request.key.as_ref() >= end;
+        let is_taken = request.watch_id != 0 && self.watchers.contains_key(&request.watch_id);
+        match () {
+            () if empty => Some("mvcc: watcher range is empty"),
+            () if is_taken => Some("mvcc: duplicate watch ID provided on the WatchStream"),
+            () if self.watchers.len() >= WATCHERS_MAX => Some("etcdserver: too many watchers on the stream"),
+            () => None,
+        }
     }
 
     /// Whose stream this is, if he may read what he wants to watch, and by which state.
@@ -209,37 +232,39 @@ impl Serving {
         self.next_id - 1
     }
 
-    async fn feed(&mut self) -> Result<(), Gone> {
+    /// Gives every watcher what is published now, and no more (W6); returns up to where that is.
+    async fn feed(&mut self) -> Result<i64, Gone> {
+        let to = self.published();
         for id in self.watchers.keys().copied().collect::<Vec<_>>() {
-            self.feed_one(id).await?;
+            self.feed_one(id, to).await?;
         }
-        Ok(())
+        Ok(to)
     }
 
-    /// Gives a watcher everything up to what is published.
-    async fn feed_one(&mut self, id: i64) -> Result<(), Gone> {
+    /// Gives a watcher everything up to a published revision.
+    async fn feed_one(&mut self, id: i64, to: i64) -> Result<(), Gone> {
         loop {
-            let published = self.published();
             let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
-            if watcher.next > published {
+            if watcher.ended || watcher.next > to {
                 return Ok(());
             }
             let next = watcher.next;
             if let Err(error) = self.check_again(id) {
-                return self.cancel(id, 0, reason(error)).await;
+                return self.cancel(id, reason(error)).await;
             }
             let compacted = self.service.engine.state.read().0.compacted();
             if next < compacted {
-                return self.cancel(id, compacted, RequestError::Compacted.to_string()).await;
+                return self.cancel_compacted(id, compacted).await;
             }
             let (service, from) = (self.service.clone(), next);
             // Old changes come from disk.
             let read = tokio::task::spawn_blocking(move || service.engine.changes_from(from)).await;
-            let Ok(Ok(changes)) = read else {
+            let Ok(Ok(mut changes)) = read else {
                 let _ = self.out.send(Err(status(RequestError::Disk))).await;
                 return Err(Gone);
             };
-            let reached = changes.last().map_or(published, |c| c.at.main);
+            let reached = changes.last().map_or(to, |c| c.at.main).min(to);
+            changes.truncate(changes.partition_point(|c| c.at.main <= to));
             let events = self.events(id, &changes);
             // Compacted while it was read: what was read may have holes (W2).
             if from < self.service.engine.state.read().0.compacted() {
@@ -249,7 +274,7 @@ impl Serving {
                 watcher.next = reached + 1;
             }
             if !events.is_empty() {
-                let header = self.service.header(published.max(reached));
+                let header = self.service.header(to);
                 self.send(WatchResponse { header, watch_id: id, events, ..WatchResponse::default() }).await?;
             }
         }
@@ -266,7 +291,9 @@ impl Serving {
         };
         let event = |change: &Arc<Change>| {
             let kind = if change.kv.version == 0 { EventType::Delete } else { EventType::Put };
-            let prev_kv = if request.prev_kv { self.before(change) } else { None };
+            // A key's first version has none before it, not even one that the same transaction deleted.
+            let creates = change.kv.create_revision == change.kv.mod_revision;
+            let prev_kv = if request.prev_kv && !creates { self.before(change) } else { None };
             Event { r#type: kind as i32, kv: Some(change.kv.clone()), prev_kv }
         };
         changes.iter().filter(wanted).map(event).collect()
@@ -277,31 +304,35 @@ impl Serving {
         mvcc.before(&change.kv.key, change.at.main, &values).ok().flatten()
     }
 
-    async fn cancel(&mut self, id: i64, compact_revision: i64, cancel_reason: String) -> Result<(), Gone> {
+    /// Ends a watcher whose user may no longer read.
+    async fn cancel(&mut self, id: i64, cancel_reason: String) -> Result<(), Gone> {
         self.watchers.remove(&id);
         let header = self.service.header(self.published());
-        self.send(WatchResponse {
-            header,
-            watch_id: id,
-            canceled: true,
-            compact_revision,
-            cancel_reason,
-            ..WatchResponse::default()
-        })
-        .await
+        self.send(WatchResponse { header, watch_id: id, canceled: true, cancel_reason, ..WatchResponse::default() })
+            .await
+    }
+
+    async fn cancel_compacted(&mut self, id: i64, compacted: i64) -> Result<(), Gone> {
+        if let Some(watcher) = self.watchers.get_mut(&id) {
+            watcher.ended = true;
+        }
+        // As in etcd: the revision is that of the compaction, and the header has none.
+        let header = self.service.header(0);
+        let compact_revision = compacted;
+        self.send(WatchResponse { header, watch_id: id, canceled: true, compact_revision, ..WatchResponse::default() })
+            .await
     }
 
     async fn tell_progress(&mut self) -> Result<(), Gone> {
-        self.feed().await?;
-        let published = self.published();
+        let reached = self.feed().await?;
         let idle: Vec<i64> = self
             .watchers
             .iter()
-            .filter(|(_, w)| w.request.progress_notify && w.next > published)
+            .filter(|(_, w)| w.request.progress_notify && !w.ended && w.next > reached)
             .map(|(id, _)| *id)
             .collect();
         for watch_id in idle {
-            self.send(WatchResponse { header: self.service.header(published), watch_id, ..WatchResponse::default() })
+            self.send(WatchResponse { header: self.service.header(reached), watch_id, ..WatchResponse::default() })
                 .await?;
         }
         Ok(())
