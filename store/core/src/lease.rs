@@ -45,10 +45,10 @@ impl Deadlines {
         self.0.remove(&id);
     }
 
-    /// Seconds left, rounded up; `None` for an unknown lease.
+    /// Whole seconds left, as etcd counts them; `None` for an unknown lease.
     pub fn remaining(&self, now_ms: u64, id: i64) -> Option<i64> {
         let left = self.0.get(&id)?.saturating_sub(now_ms);
-        i64::try_from(left.div_ceil(1000)).ok()
+        i64::try_from(left / 1000).ok()
     }
 
     /// What has expired (X1, X2).
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!((deadlines.expired(5_999), deadlines.expired(6_000)), (vec![], vec![7]));
         deadlines.renew(5_000, 7, 5);
         assert_eq!(deadlines.expired(6_000), []);
-        assert_eq!(deadlines.remaining(6_500, 7), Some(4));
+        assert_eq!((deadlines.remaining(5_000, 7), deadlines.remaining(6_500, 7)), (Some(5), Some(3)));
     }
 
     #[test]

@@ -249,6 +249,14 @@ impl Config {
         Ok(())
     }
 
+    /// The shortest lease, seconds: one and a half elections, so that a change of leader ends none unseen.
+    ///
+    /// Source: etcd `server/etcdserver/server.go`, `minTTL`.
+    pub(crate) fn lease_ttl_min(&self) -> i64 {
+        let milliseconds = self.election_timeout.as_millis() * 3 / 2;
+        i64::try_from(milliseconds.div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
     /// Checks what only a new folder needs: one that was used before remembers who it is.
     ///
     /// # Errors

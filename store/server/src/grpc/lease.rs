@@ -42,6 +42,7 @@ impl Lease for Service {
         if request.id == 0 {
             request.id = choose_id(self);
         }
+        request.ttl = request.ttl.max(self.config.lease_ttl_min());
         let (answer, revision) = self.engine.propose(&asker, Command::LeaseGrant(request)).await.map_err(status)?;
         let Answer::LeaseGrant(id, ttl) = answer else {
             return Err(Status::internal("the answer doesn't fit its command"));
