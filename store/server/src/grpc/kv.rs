@@ -21,7 +21,15 @@ impl Service {
         if message.encoded_len() > self.config.max_request_bytes { Err(status(RequestError::TooLarge)) } else { Ok(()) }
     }
 
+    /// Commits a request, if it is right and not too large.
     async fn commit(&self, asker: &Asker, command: Command) -> Result<(Answer, i64), Status> {
+        check::request(&command).map_err(status)?;
+        match &command {
+            Command::Put(request) => self.check_size(request)?,
+            Command::DeleteRange(request) => self.check_size(request)?,
+            Command::Txn(request) => self.check_size(request)?,
+            _ => {}
+        }
         self.engine.propose(asker, command).await.map_err(status)
     }
 }
@@ -59,9 +67,8 @@ impl Kv for Service {
 
     async fn put(&self, request: Request<PutRequest>) -> Reply<PutResponse> {
         let asker = self.asker(&request);
-        let request = request.into_inner();
-        self.check_size(&request)?;
-        let (Answer::Put(mut answer), revision) = self.commit(&asker, Command::Put(request)).await? else {
+        let command = Command::Put(request.into_inner());
+        let (Answer::Put(mut answer), revision) = self.commit(&asker, command).await? else {
             return Err(mismatch());
         };
         answer.header = self.header(revision);
@@ -80,9 +87,8 @@ impl Kv for Service {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Reply<TxnResponse> {
         let asker = self.asker(&request);
-        let request = request.into_inner();
-        self.check_size(&request)?;
-        let (Answer::Txn(mut answer), revision) = self.commit(&asker, Command::Txn(request)).await? else {
+        let command = Command::Txn(request.into_inner());
+        let (Answer::Txn(mut answer), revision) = self.commit(&asker, command).await? else {
             return Err(mismatch());
         };
         answer.header = self.header(revision);
