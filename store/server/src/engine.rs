@@ -16,6 +16,8 @@ mod leader;
 mod owner;
 mod persist;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::collections::{HashMap, VecDeque};
@@ -170,6 +172,8 @@ pub(crate) struct Engine {
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
     ring: Mutex<Ring>,
+    /// What compaction to here left behind is deleted.
+    collected: watch::Sender<i64>,
     tokens: Mutex<Tokens>,
     begun: Instant,
     pub(crate) metrics: Arc<Metrics>,
@@ -246,6 +250,7 @@ impl Engine {
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
             ring: Mutex::new(Ring { floor: revision, ..Ring::default() }),
+            collected: watch::Sender::new(0),
             tokens: Mutex::new(Tokens::new(u64::try_from(config.auth_token_ttl.as_millis()).unwrap_or(u64::MAX))),
             begun: Instant::now(),
             metrics: Arc::new(Metrics::new(id, crate::grpc::VERSION)),
@@ -365,6 +370,15 @@ impl Engine {
 
     pub(crate) fn applied(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing is left of what compaction to a revision hides.
+    pub(crate) async fn collected(&self, revision: i64) -> Result<(), RequestError> {
+        let (mut collected, mut ended) = (self.collected.subscribe(), self.ended.subscribe());
+        tokio::select! {
+            done = collected.wait_for(|to| *to >= revision) => done.map(drop).map_err(|_| RequestError::Stopped),
+            _ = ended.wait_for(Option::is_some) => Err(RequestError::Stopped),
+        }
     }
 
     /// Changes from revision `from` on, whole revisions, up to what is published.

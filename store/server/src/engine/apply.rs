@@ -33,6 +33,8 @@ const FLUSH_BYTES: usize = 24 << 20;
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// Pause between slices of collection while nothing else is to do.
 const COLLECT_PAUSE: Duration = Duration::from_millis(5);
+/// A slice is collected after this time even if there is much else to do: who compacts may wait for it.
+const COLLECT_OVERDUE: Duration = Duration::from_millis(50);
 
 pub(super) fn run(engine: &Arc<Engine>, inbox: &Receiver<ToState>) {
     if let Err(error) = work(engine, inbox) {
@@ -48,12 +50,19 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
     let (mut entries, mut bytes) = (0, 0);
     // Compaction of an earlier run may not be done.
     let mut collecting = true;
+    let mut last_slice = Instant::now();
     loop {
         let next = if collecting {
-            match inbox.recv_timeout(COLLECT_PAUSE) {
+            let waited = if last_slice.elapsed() < COLLECT_OVERDUE {
+                inbox.recv_timeout(COLLECT_PAUSE)
+            } else {
+                Err(RecvTimeoutError::Timeout)
+            };
+            match waited {
                 Ok(next) => next,
                 Err(RecvTimeoutError::Timeout) => {
-                    collecting = engine.state.collect()?;
+                    collecting = collect(engine)?;
+                    last_slice = Instant::now();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -96,6 +105,7 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                 engine.tell(Input::Members { change: None, members: Box::new(engine.state.members()) });
                 // Whose password changed in between isn't known, so no token is good any more.
                 engine.change_tokens(TokenChange::AllGone);
+                collecting = true;
                 // The owner waits for this; it ends only with the member.
                 let _ = done.send(());
             }
@@ -129,6 +139,16 @@ fn count(metrics: &Metrics, applied: &Applied) {
 fn copy(engine: &Arc<Engine>) -> Result<Arc<Copied>, StateError> {
     let number = engine.next_copy.fetch_add(1, Ordering::Relaxed);
     Ok(Arc::new(Copied::of(&engine.state, &engine.copies, number)?))
+}
+
+/// Collects a slice; returns whether there is more, and tells who waits for the end.
+fn collect(engine: &Engine) -> Result<bool, StateError> {
+    let more = engine.state.collect()?;
+    if !more {
+        let to = engine.state.read().0.compacted();
+        engine.collected.send_replace(to);
+    }
+    Ok(more)
 }
 
 /// Applies an entry; returns whether compaction left something to collect.

@@ -97,7 +97,11 @@ impl Kv for Service {
 
     async fn compact(&self, request: Request<CompactionRequest>) -> Reply<CompactionResponse> {
         let asker = self.asker(&request);
-        let (_, revision) = self.commit(&asker, Command::Compact(request.into_inner())).await?;
+        let request = request.into_inner();
+        let (_, revision) = self.commit(&asker, Command::Compact(request)).await?;
+        if request.physical {
+            self.engine.collected(request.revision).await.map_err(status)?;
+        }
         Ok(Response::new(CompactionResponse { header: self.header(revision) }))
     }
 }

@@ -1,0 +1,39 @@
+//! The engine with its threads and a disk, without sockets.
+
+use futures::future::join_all;
+use store_core::auth::Asker;
+use store_core::wire::{CompactionRequest, PutRequest};
+
+use super::*;
+
+/// Keys enough for several slices.
+const KEYS: usize = 2_500;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn collection_is_told_when_nothing_is_left_of_what_was_compacted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = Config { data_dir: dir.path().to_path_buf(), ..Config::default() };
+    let state = open_state(config.data_dir.clone()).await.expect("a state");
+    let identity = crate::identity::find(&config, &state, None).await.expect("a founder");
+    let opened = open(config, state, identity, 1).await.expect("opened");
+    let (engine, stop) = (opened.engine.clone(), CancellationToken::new());
+    let peers = Peers::new(&engine, 1, String::new(), None, &stop);
+    let running = run(opened, peers, stop).expect("threads");
+    for value in ["old", "new"] {
+        let put = |n: usize| {
+            let put = PutRequest { key: format!("k{n}").into(), value: value.into(), ..PutRequest::default() };
+            engine.propose(&Asker::Nobody, Request::Put(put))
+        };
+        let answers = join_all((0..KEYS).map(put)).await;
+        assert!(answers.iter().all(Result::is_ok));
+    }
+    let revision = engine.state.read().0.revision();
+    let compact = CompactionRequest { revision, physical: true };
+    engine.propose(&Asker::Nobody, Request::Compact(compact)).await.expect("compacted");
+    engine.collected(revision).await.expect("collected");
+    let left = engine.state.changes(1, revision, usize::MAX).expect("a read");
+    assert_eq!(left.len(), KEYS, "the newest version of each key, and nothing else");
+    assert!(left.iter().all(|change| change.kv.value == "new"));
+    engine.send(Input::Stop);
+    tokio::task::spawn_blocking(move || running.join()).await.expect("ended");
+}
