@@ -257,6 +257,11 @@ impl Config {
         i64::try_from(milliseconds.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
+    /// The largest message: a request and what gRPC adds to it. Answers that come in pieces keep to it too.
+    pub(crate) fn max_message_bytes(&self) -> usize {
+        self.max_request_bytes.saturating_add(512 * 1024)
+    }
+
     /// Checks what only a new folder needs: one that was used before remembers who it is.
     ///
     /// # Errors

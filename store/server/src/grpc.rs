@@ -3,6 +3,7 @@
 mod auth;
 mod cluster;
 mod election;
+mod fragment;
 mod kv;
 mod lease;
 mod lock;
@@ -87,7 +88,7 @@ impl Service {
 
 /// All services on one router.
 pub(crate) fn routes(service: &Service) -> Routes {
-    let largest = service.config.max_request_bytes + 512 * 1024;
+    let largest = service.config.max_message_bytes();
     Routes::new(KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX))
         .add_service(AuthServer::new(service.clone()))
         .add_service(WatchServer::new(service.clone()).max_encoding_message_size(usize::MAX))

@@ -32,6 +32,7 @@ use store_core::wire::{Event, WatchCreateRequest, WatchRequest, WatchResponse};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::fragment::fragments;
 use super::services::watch_server::Watch;
 use super::{Service, status};
 use crate::auth::{Credentials, guard};
@@ -275,9 +276,20 @@ impl Serving {
             }
             if !events.is_empty() {
                 let header = self.service.header(to);
-                self.send(WatchResponse { header, watch_id: id, events, ..WatchResponse::default() }).await?;
+                self.send_events(WatchResponse { header, watch_id: id, events, ..WatchResponse::default() }).await?;
             }
         }
+    }
+
+    /// Sends events, in fragments if the watcher takes them.
+    async fn send_events(&self, response: WatchResponse) -> Result<(), Gone> {
+        if !self.watchers.get(&response.watch_id).is_some_and(|w| w.request.fragment) {
+            return self.send(response).await;
+        }
+        for part in fragments(response, self.service.config.max_message_bytes()) {
+            self.send(part).await?;
+        }
+        Ok(())
     }
 
     fn events(&self, id: i64, changes: &[Arc<Change>]) -> Vec<Event> {
