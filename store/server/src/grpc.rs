@@ -5,6 +5,7 @@ mod cluster;
 mod election;
 mod fragment;
 mod kv;
+mod leader;
 mod lease;
 mod lock;
 mod maintenance;

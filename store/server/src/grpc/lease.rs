@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future, stream};
 use store_core::auth::Access;
 use store_core::errors::RequestError;
 use store_core::mvcc::Answer;
@@ -63,6 +63,7 @@ impl Lease for Service {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Reply<Self::LeaseKeepAliveStream> {
+        let leaderless = self.leaderless(request.metadata())?;
         let service = self.clone();
         let credentials = guard::caller(&request).credentials;
         let answers = request.into_inner().then(move |request| {
@@ -78,7 +79,11 @@ impl Lease for Service {
                 Ok(LeaseKeepAliveResponse { header: service.header_now(), id, ttl: ttl.max(0) })
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        // The stream ends with the client's requests, or when nobody leads.
+        let answers = answers.map(Some).chain(stream::iter([None]));
+        let ended = stream::once(leaderless).map(|error| Some(Err(status(error))));
+        let until_end = stream::select(answers, ended).take_while(|answer| future::ready(answer.is_some()));
+        Ok(Response::new(Box::pin(until_end.filter_map(future::ready))))
     }
 
     async fn lease_time_to_live(&self, request: Request<LeaseTimeToLiveRequest>) -> Reply<LeaseTimeToLiveResponse> {

@@ -84,15 +84,17 @@ impl Watch for Service {
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (out, answers) = mpsc::channel(ANSWERS_MAX);
+        let leaderless = self.leaderless(request.metadata())?;
         let credentials = guard::caller(&request).credentials;
         let serving = Serving { service: self.clone(), credentials, watchers: BTreeMap::new(), next_id: 0, out };
-        tokio::spawn(serving.run(request.into_inner()));
+        tokio::spawn(serving.run(request.into_inner(), leaderless));
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(answers))))
     }
 }
 
 impl Serving {
-    async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+    async fn run(mut self, mut requests: Streaming<WatchRequest>, leaderless: impl Future<Output = RequestError>) {
+        let mut leaderless = std::pin::pin!(leaderless);
         let mut revisions = self.service.engine.revisions();
         let mut failed = self.service.engine.ended.subscribe();
         let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
@@ -107,6 +109,10 @@ impl Serving {
                     self.feed().await.map(drop)
                 }
                 _ = progress.tick() => self.tell_progress().await,
+                error = &mut leaderless => {
+                    let _ = self.out.send(Err(status(error))).await;
+                    return;
+                }
                 _ = failed.changed() => {
                     let _ = self.out.send(Err(status(RequestError::Stopped))).await;
                     return;
