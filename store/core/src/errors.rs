@@ -26,6 +26,12 @@ pub enum RequestError {
     /// A sort order or target that doesn't exist.
     #[error("etcdserver: invalid sort option")]
     InvalidSort,
+    /// A streamed read in an order that only the whole answer has.
+    #[error("etcdserver: RangeStream does not support custom sort orders")]
+    StreamSort,
+    /// A streamed read with bounds on revisions.
+    #[error("etcdserver: RangeStream does not support revision filters")]
+    StreamFilter,
     /// A revision that is gone.
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted,

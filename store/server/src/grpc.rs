@@ -10,6 +10,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod places;
+mod range_stream;
 mod watch;
 
 use std::sync::Arc;
@@ -159,6 +160,7 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::TooManyLearners
         | E::NotLeader
         | E::BadTransferee => Code::FailedPrecondition,
+        E::StreamSort | E::StreamFilter => Code::Unimplemented,
         E::Busy => Code::ResourceExhausted,
         E::NoLeader
         | E::Timeout

@@ -41,6 +41,20 @@ pub fn range(range: &RangeRequest) -> Result<(), RequestError> {
     if sortable { Ok(()) } else { Err(RequestError::InvalidSort) }
 }
 
+/// Checks a read that is answered in pieces: they come in order of keys, each key looked at once.
+///
+/// # Errors
+/// The first rule it breaks.
+pub fn range_stream(request: &RangeRequest) -> Result<(), RequestError> {
+    range(request)?;
+    let by_key = request.sort_order == SortOrder::Ascend as i32 && request.sort_target == SortTarget::Key as i32;
+    match () {
+        () if request.sort_order != SortOrder::None as i32 && !by_key => Err(RequestError::StreamSort),
+        () if super::range::filters(request) => Err(RequestError::StreamFilter),
+        () => Ok(()),
+    }
+}
+
 fn check_put(put: &PutRequest) -> Result<(), RequestError> {
     match () {
         () if put.key.is_empty() => Err(RequestError::EmptyKey),

@@ -53,8 +53,42 @@ impl Mvcc {
         Ok(response)
     }
 
+    /// Keys of a range that a read at `revision` sees. O(keys), and no value is read.
+    #[must_use]
+    pub fn count(&self, key: &[u8], range_end: &[u8], revision: i64) -> i64 {
+        self.index.range(key, range_end, revision).count() as i64
+    }
+
+    /// A piece of a range in order of its keys, at a revision that isn't 0: at most `limit` keys, and none after
+    /// those that fill `bytes_max`; at least one, if there is one.
+    ///
+    /// # Errors
+    /// [`RequestError::Compacted`] if the revision has gone meanwhile.
+    pub fn piece(
+        &self,
+        request: &RangeRequest,
+        limit: usize,
+        bytes_max: usize,
+        values: &impl Values,
+    ) -> Result<Vec<KeyValue>, RequestError> {
+        let revision = self.read_revision(request.revision)?;
+        let (mut kvs, mut bytes) = (Vec::new(), 0);
+        for entry in self.index.range(&request.key, &request.range_end, revision).take(limit) {
+            let kv = read(&entry, !request.keys_only, values)?;
+            bytes += kv.key.len() + kv.value.len();
+            kvs.push(kv);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(kvs)
+    }
+
     /// The revision that a read asks for, if it can be had. 0 is the newest.
-    pub(super) fn read_revision(&self, asked: i64) -> Result<i64, RequestError> {
+    ///
+    /// # Errors
+    /// [`RequestError::Compacted`], [`RequestError::Future`].
+    pub fn read_revision(&self, asked: i64) -> Result<i64, RequestError> {
         match asked {
             asked if asked > self.revision => Err(RequestError::Future),
             asked if asked <= 0 => Ok(self.revision),
@@ -89,7 +123,8 @@ pub(super) fn key_value(key: &Bytes, version: &Version, value: Bytes) -> KeyValu
     }
 }
 
-fn filters(request: &RangeRequest) -> bool {
+/// Whether revisions are bounded.
+pub(super) fn filters(request: &RangeRequest) -> bool {
     let RangeRequest { min_mod_revision, max_mod_revision, min_create_revision, max_create_revision, .. } = request;
     [min_mod_revision, max_mod_revision, min_create_revision, max_create_revision].iter().any(|bound| **bound != 0)
 }

@@ -10,6 +10,7 @@ use store_core::wire::{
 };
 use tonic::{Request, Response, Status};
 
+use super::range_stream::Pieces;
 use super::services::kv_server::Kv;
 use super::{Service, status};
 use crate::auth::guard;
@@ -63,6 +64,13 @@ impl Kv for Service {
             Ok(Response::new(answer))
         });
         answer.await.map_err(|_| Status::internal("the read was abandoned"))?
+    }
+
+    type RangeStreamStream = Pieces;
+
+    async fn range_stream(&self, request: Request<RangeRequest>) -> Reply<Pieces> {
+        let caller = guard::caller(&request);
+        self.pieces(caller, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Reply<PutResponse> {
