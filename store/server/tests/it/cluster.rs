@@ -82,7 +82,10 @@ impl Cluster {
     }
 
     pub(crate) fn new(size: usize) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
+        Self::new_in(tempfile::tempdir().expect("a folder"), size)
+    }
+
+    fn new_in(dir: TempDir, size: usize) -> Self {
         let tls = mutual_tls(&dir);
         let peers: BTreeMap<String, Vec<String>> = (0..size).map(|i| (format!("m{i}"), vec![peer_url()])).collect();
         let mut cluster = Self { members: Vec::new(), dir, tls };
@@ -132,7 +135,11 @@ impl Cluster {
     }
 
     pub(crate) async fn started(size: usize) -> Self {
-        let mut cluster = Self::new(size);
+        Self::started_in(tempfile::tempdir().expect("a folder"), size).await
+    }
+
+    pub(crate) async fn started_in(dir: TempDir, size: usize) -> Self {
+        let mut cluster = Self::new_in(dir, size);
         (0..size).for_each(|at| cluster.start(at));
         cluster.wait_for_leader().await;
         cluster

@@ -1,0 +1,144 @@
+//! Streams: reads in pieces, fragments of watches, and streams that end without a leader.
+
+use std::time::{Duration, Instant};
+
+use store_core::wire::watch_request::RequestUnion;
+use store_core::wire::{PutRequest, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest, WatchResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status};
+
+use crate::cluster::Cluster;
+use crate::differential::Call;
+use crate::differential::server::{Reply, Server};
+
+async fn put(server: &Server, key: String, value: Vec<u8>) {
+    let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
+    server.call(Call::Put(put)).await.expect("a put");
+}
+
+fn everything() -> RangeRequest {
+    RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() }
+}
+
+async fn range(server: &Server, request: RangeRequest) -> RangeResponse {
+    match server.call(Call::Range(request)).await {
+        Ok(Reply::Range(answer)) => answer,
+        other => panic!("a read: {other:?}"),
+    }
+}
+
+/// The pieces put together; all but the last hold keys alone.
+async fn streamed(server: &Server, request: RangeRequest) -> (RangeResponse, usize) {
+    let pieces = server.range_stream(request).await.expect("pieces");
+    let (last, before) = pieces.split_last().expect("a last piece");
+    assert!(before.iter().all(|p| p.header.is_none() && p.count == 0 && !p.more && !p.kvs.is_empty()));
+    let mut whole = last.clone();
+    whole.header =
+        whole.header.map(|h| store_core::wire::ResponseHeader { revision: h.revision, ..Default::default() });
+    whole.kvs = pieces.iter().flat_map(|p| p.kvs.clone()).collect();
+    (whole, pieces.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pieces_of_a_read_are_the_whole_read() {
+    let cluster = Cluster::started(1).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    for n in 0..100 {
+        put(&server, format!("k{n:03}"), vec![b'v'; 10]).await;
+    }
+    for n in 0..5 {
+        put(&server, format!("klarge{n}"), vec![b'v'; 1 << 20]).await;
+    }
+    let old = server.revision().await - 50;
+    let requests = [
+        everything(),
+        RangeRequest { revision: old, ..everything() },
+        RangeRequest { limit: 10, ..everything() },
+        RangeRequest { limit: 33, sort_order: 1, ..everything() },
+        RangeRequest { count_only: true, ..everything() },
+        RangeRequest { keys_only: true, ..everything() },
+        RangeRequest { key: "none".into(), ..RangeRequest::default() },
+        RangeRequest { key: "k007".into(), ..RangeRequest::default() },
+        RangeRequest { key: "k".into(), range_end: "\0".into(), ..RangeRequest::default() },
+    ];
+    for request in requests {
+        let (whole, _) = streamed(&server, request.clone()).await;
+        assert_eq!(whole, range(&server, request.clone()).await, "{request:?}");
+    }
+    // 10, 20, 40, 30 small ones and what is large, each piece bounded by the bytes of a request.
+    let (_, pieces) = streamed(&server, everything()).await;
+    assert!((6..=8).contains(&pieces), "{pieces} pieces");
+    let refused = |request: RangeRequest| async { server.range_stream(request).await.expect_err("refused") };
+    let descending = refused(RangeRequest { sort_order: 2, ..everything() }).await;
+    let filtered = refused(RangeRequest { max_mod_revision: 5, ..everything() }).await;
+    let future = refused(RangeRequest { revision: 1_000_000, ..everything() }).await;
+    let codes = [descending, filtered, future].map(|status| status.code());
+    assert_eq!(codes, [Code::Unimplemented, Code::Unimplemented, Code::OutOfRange]);
+}
+
+/// The next response, or how the stream ended.
+async fn next(answers: &mut tonic::Streaming<WatchResponse>) -> Result<WatchResponse, Status> {
+    let answer = tokio::time::timeout(Duration::from_secs(20), answers.message()).await.expect("in time");
+    answer.map(|response| response.expect("a response"))
+}
+
+fn watch(start_revision: i64) -> WatchRequest {
+    let create = WatchCreateRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        start_revision,
+        fragment: true,
+        ..WatchCreateRequest::default()
+    };
+    WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_history_comes_in_marked_fragments() {
+    let cluster = Cluster::started(1).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    for n in 0..3 {
+        put(&server, format!("k{n}"), vec![b'v'; 1 << 20]).await;
+    }
+    let (requests, receiver) = mpsc::channel(1);
+    requests.send(watch(2)).await.expect("room");
+    let mut answers = server.watch(receiver).await;
+    assert!(next(&mut answers).await.expect("a response").created);
+    let mut fragments = Vec::new();
+    while fragments.iter().map(|(events, _)| events).sum::<usize>() < 3 {
+        let response = next(&mut answers).await.expect("a response");
+        fragments.push((response.events.len(), response.fragment));
+    }
+    assert_eq!(fragments, [(1, true), (1, true), (1, false)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_needs_a_leader_ends_without_one() {
+    let mut cluster = Cluster::started(3).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    let open = |needs_leader: bool| {
+        let server = server.clone();
+        async move {
+            let (requests, receiver) = mpsc::channel(1);
+            requests.send(watch(0)).await.expect("room");
+            let mut request = Request::new(ReceiverStream::new(receiver));
+            if needs_leader {
+                request.metadata_mut().insert("hasleader", "true".parse().expect("a value"));
+            }
+            let mut answers = server.watch_with(request).await;
+            assert!(next(&mut answers).await.expect("a response").created);
+            (requests, answers)
+        }
+    };
+    let ((_keep, mut with), (_keep_too, mut without)) = (open(true).await, open(false).await);
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    let begun = Instant::now();
+    let ended = next(&mut with).await.expect_err("ended");
+    assert_eq!((ended.code(), ended.message()), (Code::Unavailable, "etcdserver: no leader"));
+    // Three election timeouts of a second; a moment for the leader to notice.
+    assert!(begun.elapsed() >= Duration::from_millis(2_900), "{:?}", begun.elapsed());
+    let still = tokio::time::timeout(Duration::from_millis(200), without.message()).await;
+    assert!(still.is_err(), "a stream that didn't ask goes on: {still:?}");
+}
