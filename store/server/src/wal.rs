@@ -1,13 +1,15 @@
-//! The log's files: segments of checksummed records, one sync for all that waits.
+//! The log's files: segments of checksummed frames, one sync for each.
 //!
-//! A record is a length, the length's own CRC-32 (a damaged length must not pass for a
-//! torn end), a CRC-32 of kind and payload, a kind, a payload. A segment begins with
-//! where the log stood before it, so that older ones can be deleted.
+//! A frame holds the records of one flush; it is synced before the next is written. A record
+//! is a kind, a length, a payload. A segment begins with where the log stood before it, so
+//! that older ones can be deleted.
 //!
 //! Invariants
-//!   F1  What was synced is read back, or opening fails: a torn end of the last
+//!   F1  What was synced is read back, or opening fails: a torn last frame of the last
 //!       segment is cut off, damage anywhere else is refused and named.
 //!   F2  Entries that replace others stand behind them; reading lets the last win.
+
+mod frame;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -19,9 +21,8 @@ use store_core::replica::Log;
 
 /// A segment this large is followed by another.
 const SEGMENT_BYTES: u64 = 32 << 20;
-const HEADER_BYTES: usize = 13;
-/// Larger than any record that is written: a length beyond it is damage.
-const RECORD_BYTES_MAX: usize = 512 << 20;
+/// What needs no sync waits for what does, up to this much.
+const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 
 const KIND_START: u8 = 1;
 const KIND_ENTRY: u8 = 2;
@@ -68,18 +69,6 @@ pub(crate) struct Wal {
     closed: Vec<(PathBuf, u64)>,
 }
 
-fn push_record(buffer: &mut Vec<u8>, kind: u8, payload: &[u8]) {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&[kind]);
-    crc.update(payload);
-    let length = (payload.len() as u32).to_le_bytes();
-    buffer.extend_from_slice(&length);
-    buffer.extend_from_slice(&crc32fast::hash(&length).to_le_bytes());
-    buffer.extend_from_slice(&crc.finalize().to_le_bytes());
-    buffer.push(kind);
-    buffer.extend_from_slice(payload);
-}
-
 fn pair(a: u64, b: u64) -> [u8; 16] {
     let mut out = [0; 16];
     out[..8].copy_from_slice(&a.to_le_bytes());
@@ -116,7 +105,8 @@ impl Wal {
         let mut ends = Vec::new();
         for (at, path) in paths.iter().enumerate() {
             let newest = at + 1 == paths.len();
-            let mut last = (0, 0);
+            // A crash may leave a segment before its first record is in it.
+            let mut last = ends.last().copied().unwrap_or((applied, applied_term));
             for (kind, payload) in read_segment(path, newest)? {
                 let damaged = |why| WalError::Damaged { path: path.display().to_string(), offset: 0, why };
                 match kind {
@@ -180,9 +170,9 @@ impl Wal {
     /// The first records of a segment: where the log stood, and term, vote and commit.
     fn begin(&mut self) -> Result<(), WalError> {
         self.written = 0;
-        push_record(&mut self.buffer, KIND_START, &pair(self.last.0, self.last.1));
+        frame::push_record(&mut self.buffer, KIND_START, &pair(self.last.0, self.last.1));
         let state = encode(&self.hard_state);
-        push_record(&mut self.buffer, KIND_HARD_STATE, &state);
+        frame::push_record(&mut self.buffer, KIND_HARD_STATE, &state);
         self.flush(true)
     }
 
@@ -190,24 +180,21 @@ impl Wal {
     pub(crate) fn push(&mut self, entries: &[Entry], hard_state: Option<&HardState>) {
         for entry in entries {
             let payload = encode(entry);
-            push_record(&mut self.buffer, KIND_ENTRY, &payload);
+            frame::push_record(&mut self.buffer, KIND_ENTRY, &payload);
             self.last = (entry.index, entry.term);
         }
         if let Some(hard_state) = hard_state {
             let payload = encode(hard_state);
-            push_record(&mut self.buffer, KIND_HARD_STATE, &payload);
+            frame::push_record(&mut self.buffer, KIND_HARD_STATE, &payload);
             self.hard_state = hard_state.clone();
         }
     }
 
-    /// Writes what was pushed; with `sync` it is on disk on return.
+    /// With `sync`, what was pushed is on disk on return. Without, it may wait for the next sync: so every frame
+    /// but the last is known to be on disk.
     pub(crate) fn flush(&mut self, sync: bool) -> Result<(), WalError> {
-        self.file.write_all(&self.buffer).map_err(io(&self.path))?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        self.buffer.shrink_to(1 << 20);
-        if sync {
-            self.file.sync_data().map_err(io(&self.path))?;
+        if sync || self.buffer.len() > UNSYNCED_BYTES_MAX {
+            self.write_frame()?;
         }
         if self.written >= SEGMENT_BYTES {
             self.rotate()?;
@@ -215,11 +202,23 @@ impl Wal {
         Ok(())
     }
 
+    fn write_frame(&mut self) -> Result<(), WalError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let header = frame::header(number_of(&self.path), self.written, &self.buffer);
+        self.file.write_all(&header).map_err(io(&self.path))?;
+        self.file.write_all(&self.buffer).map_err(io(&self.path))?;
+        self.file.sync_data().map_err(io(&self.path))?;
+        self.written += (header.len() + self.buffer.len()) as u64;
+        self.buffer.clear();
+        self.buffer.shrink_to(1 << 20);
+        Ok(())
+    }
+
     fn rotate(&mut self) -> Result<(), WalError> {
         // What was pushed belongs to the segment that is being closed.
-        self.file.write_all(&self.buffer).map_err(io(&self.path))?;
-        self.buffer.clear();
-        self.file.sync_data().map_err(io(&self.path))?;
+        self.write_frame()?;
         self.closed.push((self.path.clone(), self.last.0));
         let (path, file) = create_segment(&self.dir, number_of(&self.path) + 1)?;
         (self.path, self.file) = (path, file);
@@ -273,60 +272,15 @@ fn create_segment(dir: &Path, number: u64) -> Result<(PathBuf, File), WalError> 
 /// Reads a segment's records (F1).
 fn read_segment(path: &Path, newest: bool) -> Result<Vec<(u8, Vec<u8>)>, WalError> {
     let bytes = std::fs::read(path).map_err(io(path))?;
-    let mut records = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        match record(&bytes[at..]) {
-            Ok((kind, payload, size)) => {
-                records.push((kind, payload.to_vec()));
-                at += size;
-            }
-            // A record that reaches beyond the end, or is the last, was never acknowledged.
-            Err(fault) if newest && fault.reaches_end => {
-                tracing::warn!(file = %path.display(), offset = at, "the log's end was torn and is cut off");
-                let file = OpenOptions::new().write(true).open(path).map_err(io(path))?;
-                file.set_len(at as u64).and_then(|()| file.sync_all()).map_err(io(path))?;
-                break;
-            }
-            Err(fault) => {
-                return Err(WalError::Damaged { path: path.display().to_string(), offset: at, why: fault.why });
-            }
-        }
+    let (records, fault) = frame::read(number_of(path), &bytes);
+    let Some(fault) = fault else { return Ok(records) };
+    if !newest || !fault.torn {
+        return Err(WalError::Damaged { path: path.display().to_string(), offset: fault.offset, why: fault.why });
     }
+    tracing::warn!(file = %path.display(), offset = fault.offset, "the log's end was torn and is cut off");
+    let file = OpenOptions::new().write(true).open(path).map_err(io(path))?;
+    file.set_len(fault.offset as u64).and_then(|()| file.sync_all()).map_err(io(path))?;
     Ok(records)
-}
-
-struct Fault {
-    why: &'static str,
-    reaches_end: bool,
-}
-
-fn record(bytes: &[u8]) -> Result<(u8, &[u8], usize), Fault> {
-    let word = |at: usize| bytes.get(at..at + 4).and_then(|w| w.try_into().ok()).map(u32::from_le_bytes);
-    let short = Fault { why: "a record is cut short", reaches_end: true };
-    let (Some(length), Some(length_crc), Some(crc), Some(kind)) = (word(0), word(4), word(8), bytes.get(12)) else {
-        return Err(short);
-    };
-    // Zeros up to the end: space that the file system gave and nothing was written to.
-    if bytes.iter().all(|b| *b == 0) {
-        return Err(short);
-    }
-    if crc32fast::hash(&length.to_le_bytes()) != length_crc {
-        return Err(Fault { why: "a record's length has a wrong checksum", reaches_end: false });
-    }
-    let length = length as usize;
-    if length > RECORD_BYTES_MAX {
-        return Err(Fault { why: "a record has an impossible length", reaches_end: false });
-    }
-    let Some(payload) = bytes.get(HEADER_BYTES..HEADER_BYTES + length) else { return Err(short) };
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&[*kind]);
-    hasher.update(payload);
-    let size = HEADER_BYTES + length;
-    if hasher.finalize() != crc {
-        return Err(Fault { why: "a record's checksum is wrong", reaches_end: size == bytes.len() });
-    }
-    Ok((*kind, payload, size))
 }
 
 #[cfg(test)]
