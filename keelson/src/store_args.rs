@@ -82,6 +82,9 @@ pub(crate) struct StoreArgs {
     /// Milliseconds without a leader before an election
     #[arg(long, env = "ETCD_ELECTION_TIMEOUT", default_value_t = 1000)]
     election_timeout: u64,
+    /// Seconds between two notes in the log of what is left of leases that live longer
+    #[arg(long, env = "ETCD_LEASE_CHECKPOINT_INTERVAL", default_value_t = 300)]
+    lease_checkpoint_interval: u64,
     /// Largest request, bytes
     #[arg(long, env = "ETCD_MAX_REQUEST_BYTES", default_value_t = 1_572_864)]
     max_request_bytes: usize,
@@ -137,6 +140,7 @@ impl StoreArgs {
             initial_cluster_token: self.initial_cluster_token,
             heartbeat_interval: Duration::from_millis(self.heartbeat_interval),
             election_timeout: Duration::from_millis(self.election_timeout),
+            lease_checkpoint_interval: Duration::from_secs(self.lease_checkpoint_interval),
             max_request_bytes: self.max_request_bytes,
             client_tls: Tls {
                 cert_file: self.cert_file,

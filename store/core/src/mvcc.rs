@@ -68,6 +68,8 @@ pub struct Writes {
     pub granted: Vec<(i64, i64)>,
     /// Leases ended.
     pub ended: Vec<i64>,
+    /// Seconds left of leases; 0 for one that was renewed.
+    pub checkpoints: Vec<(i64, i64)>,
     /// The new compacted revision, if it moved.
     pub compacted: Option<i64>,
     /// The members, if they changed.
@@ -93,6 +95,8 @@ pub enum Answer {
     LeaseGrant(i64, i64),
     /// To LeaseRevoke.
     LeaseRevoke,
+    /// To a checkpoint of leases.
+    LeaseCheckpoint,
     /// To a change of members: those there are now.
     Members(Vec<crate::wire::Member>),
     /// To a change of users and roles.
@@ -105,6 +109,8 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Lease {
     ttl: i64,
+    /// Seconds that were left at the last checkpoint; 0 if it was renewed since.
+    remaining: i64,
     keys: BTreeSet<Bytes>,
 }
 
@@ -144,9 +150,9 @@ impl Mvcc {
         self.compacted
     }
 
-    /// Rebuilding from disk: a lease.
-    pub fn restore_lease(&mut self, id: i64, ttl: i64) {
-        self.leases.insert(id, Lease { ttl, keys: BTreeSet::new() });
+    /// Rebuilding from disk: a lease, and what its last checkpoint says is left.
+    pub fn restore_lease(&mut self, id: i64, ttl: i64, remaining: i64) {
+        self.leases.insert(id, Lease { ttl, remaining, keys: BTreeSet::new() });
     }
 
     /// Rebuilding from disk: the compacted revision.
@@ -188,9 +194,14 @@ impl Mvcc {
         apply::apply(self, command, values)
     }
 
-    /// The leases and their times to live.
-    pub fn leases(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
-        self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
+    /// The numbers of the leases.
+    pub fn leases(&self) -> impl Iterator<Item = i64> + '_ {
+        self.leases.keys().copied()
+    }
+
+    /// The leases, their times to live, and what their last checkpoint left of it (0: all).
+    pub fn lease_times(&self) -> impl Iterator<Item = (i64, i64, i64)> + '_ {
+        self.leases.iter().map(|(id, lease)| (*id, lease.ttl, lease.remaining))
     }
 
     /// A lease's time to live; `None` if there is no such lease.

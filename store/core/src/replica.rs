@@ -374,6 +374,12 @@ impl Replica {
         self.node.raft.state == StateRole::Leader
     }
 
+    /// Whether this member leads and has applied an entry of its own term, thus all that was committed before it.
+    pub fn leads_applied(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        self.is_leader() && log.term(log.applied).is_ok_and(|term| term == self.term())
+    }
+
     /// The current term.
     pub fn term(&self) -> u64 {
         self.node.raft.term

@@ -126,6 +126,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Time without a leader before an election.
     pub election_timeout: Duration,
+    /// How often the leader notes in the log what is left of leases that live longer.
+    pub lease_checkpoint_interval: Duration,
     /// Largest request, bytes.
     pub max_request_bytes: usize,
     /// TLS towards clients.
@@ -170,6 +172,7 @@ impl Default for Config {
             initial_cluster_token: "etcd-cluster".to_owned(),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
+            lease_checkpoint_interval: Duration::from_secs(300),
             max_request_bytes: 1_572_864,
             client_tls: Tls::default(),
             peer_tls: Tls::default(),
@@ -229,6 +232,9 @@ impl Config {
         }
         if self.heartbeat_interval.is_zero() {
             return refuse("--heartbeat-interval must be > 0");
+        }
+        if self.lease_checkpoint_interval.is_zero() {
+            return refuse("--lease-checkpoint-interval must be > 0");
         }
         if !(4..=31).contains(&self.bcrypt_cost) {
             return refuse("--bcrypt-cost must be between 4 and 31");

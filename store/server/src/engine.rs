@@ -33,6 +33,7 @@ use raft::eraftpb::{ConfChange, ConfState, Message};
 use store_core::auth::Asker;
 use store_core::auth::tokens::Tokens;
 use store_core::errors::RequestError;
+use store_core::lease::Renewal;
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
@@ -46,6 +47,7 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
+use owner::OwnerTiming;
 pub(crate) use snapshots::Copied;
 
 /// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the
@@ -95,11 +97,12 @@ pub(crate) enum Input {
     Leases {
         granted: Vec<(i64, i64)>,
         ended: Vec<i64>,
+        checkpoints: Vec<(i64, i64)>,
     },
     KeepAlive {
         lease: i64,
         renew: bool,
-        reply: oneshot::Sender<Option<i64>>,
+        reply: oneshot::Sender<Renewal>,
     },
     /// How far a peer's log is, and the leader's own; `None` unless this member leads and knows the peer.
     Progress {
@@ -218,7 +221,7 @@ pub(crate) struct Opened {
     receiver: Receiver<Input>,
     replica: Replica,
     wal: Wal,
-    tick: Duration,
+    timing: OwnerTiming,
 }
 
 impl Engine {
@@ -263,7 +266,12 @@ impl Engine {
             ended: watch::Sender::new(None),
             _closed: closed.clone().drop_guard(),
         });
-        Ok(Opened { engine, closed, receiver, replica, wal, tick: config.heartbeat_interval })
+        let timing = OwnerTiming {
+            tick: config.heartbeat_interval,
+            election_timeout: config.election_timeout,
+            lease_checkpoints: config.lease_checkpoint_interval,
+        };
+        Ok(Opened { engine, closed, receiver, replica, wal, timing })
     }
 
     /// Gives a request or message to the owner; `false` if too many wait or it has ended.
@@ -494,7 +502,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Starts the engine's threads.
 pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken) -> std::io::Result<Running> {
-    let Opened { engine, receiver, replica, wal, tick, .. } = opened;
+    let Opened { engine, receiver, replica, wal, timing, .. } = opened;
     let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
     let (to_state, state_inbox) = sync_channel(1024);
     let spawn =
@@ -508,7 +516,7 @@ pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken
         spawn("store-state", Box::new(move || apply::run(&engine, &state_inbox)))?
     };
     let owner_thread = {
-        let owner = owner::Owner::new(engine, peers, replica, to_log, to_state, tick);
+        let owner = owner::Owner::new(engine, peers, replica, to_log, to_state, timing);
         spawn("store-raft", Box::new(move || owner.run(&receiver, &shutdown)))?
     };
     Ok(Running { threads: vec![owner_thread, log_thread, state_thread] })

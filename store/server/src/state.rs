@@ -29,7 +29,7 @@ use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::BackupHeader;
 
-use disk::{APPLIED, AUTH, COMPACTED, Disk, LEASES, MEMBERS, META, REVISION, position};
+use disk::{APPLIED, AUTH, COMPACTED, Disk, LEASES, MEMBERS, META, REVISION, lease_times, position};
 use folder::{Folder, Generation};
 pub(crate) use hash::Hashed;
 
@@ -103,6 +103,7 @@ pub(crate) struct Applied {
     pub(crate) changes: Vec<Change>,
     pub(crate) granted: Vec<(i64, i64)>,
     pub(crate) ended: Vec<i64>,
+    pub(crate) checkpoints: Vec<(i64, i64)>,
     /// The members, if they changed.
     pub(crate) members: Option<Members>,
     /// What raft must be told of it.
@@ -205,7 +206,11 @@ impl State {
             batch.put_cf(meta, REVISION, machine.mvcc.revision().to_be_bytes());
         }
         for (id, ttl) in &writes.granted {
-            batch.put_cf(disk.family(LEASES), id.to_be_bytes(), ttl.to_be_bytes());
+            batch.put_cf(disk.family(LEASES), id.to_be_bytes(), lease_times(*ttl, 0));
+        }
+        for (id, remaining) in &writes.checkpoints {
+            let ttl = machine.mvcc.lease_ttl(*id).unwrap_or(0);
+            batch.put_cf(disk.family(LEASES), id.to_be_bytes(), lease_times(ttl, *remaining));
         }
         for id in &writes.ended {
             batch.delete_cf(disk.family(LEASES), id.to_be_bytes());
@@ -233,6 +238,7 @@ impl State {
             changes: writes.changes,
             granted: writes.granted,
             ended: writes.ended,
+            checkpoints: writes.checkpoints,
             tokens: writes.tokens,
         }))
     }

@@ -48,6 +48,8 @@ impl Auth {
                 self.named(asker)?;
                 revoke.ids.iter().try_for_each(|id| walk.lease(*id, Access::Write))
             }
+            // Only members note what is left of leases.
+            Request::LeaseCheckpoint(_) => Err(RequestError::PermissionDenied),
             Request::Auth(change) => match change.change {
                 // Who asks for a token isn't known before he has it.
                 Some(Change::TokenAssign(_)) => Ok(()),
@@ -72,7 +74,7 @@ impl Auth {
     pub fn leases(&self, mvcc: &Mvcc, asker: &Asker) -> Result<(), RequestError> {
         self.named(asker)?;
         let walk = Walk { auth: self, mvcc, asker };
-        mvcc.leases().try_for_each(|(id, _)| walk.lease(id, Access::Read))
+        mvcc.leases().try_for_each(|id| walk.lease(id, Access::Read))
     }
 }
 

@@ -10,8 +10,8 @@ use crate::wire::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::wire::request_op::Request as Op;
 use crate::wire::response_op::Response;
 use crate::wire::{
-    Command, Compare, DeleteRangeRequest, DeleteRangeResponse, KeyValue, LeaseGrantRequest, PutRequest, PutResponse,
-    RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    Command, Compare, DeleteRangeRequest, DeleteRangeResponse, KeyValue, LeaseCheckpoint, LeaseGrantRequest,
+    PutRequest, PutResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 
 /// Values of this command's own changes, in front of the shell's.
@@ -77,6 +77,10 @@ fn run(state: &mut Mvcc, request: &Request, writes: &mut Writes, values: &impl V
             }
             revoke(state, *only, writes);
             Ok(Answer::LeaseRevoke)
+        }
+        Request::LeaseCheckpoint(request) => {
+            request.checkpoints.iter().for_each(|checkpoint| note_remaining(state, checkpoint, writes));
+            Ok(Answer::LeaseCheckpoint)
         }
         // Not about keys: `machine` gives it to `auth`.
         Request::Auth(_) => Err(RequestError::InvalidAuthMgmt),
@@ -180,7 +184,7 @@ fn grant(state: &mut Mvcc, request: &LeaseGrantRequest, writes: &mut Writes) -> 
         return Err(RequestError::LeaseExists);
     }
     let ttl = request.ttl.max(1);
-    state.restore_lease(request.id, ttl);
+    state.restore_lease(request.id, ttl, 0);
     writes.granted.push((request.id, ttl));
     Ok(Answer::LeaseGrant(request.id, ttl))
 }
@@ -195,6 +199,13 @@ fn revoke(state: &mut Mvcc, id: i64, writes: &mut Writes) {
     }
     state.leases.remove(&id);
     writes.ended.push(id);
+}
+
+fn note_remaining(state: &mut Mvcc, checkpoint: &LeaseCheckpoint, writes: &mut Writes) {
+    // It may have ended meanwhile.
+    let Some(lease) = state.leases.get_mut(&checkpoint.id) else { return };
+    lease.remaining = checkpoint.remaining.clamp(0, lease.ttl);
+    writes.checkpoints.push((checkpoint.id, lease.remaining));
 }
 
 /// Which branch each transaction takes, nested ones after their parents, in order.

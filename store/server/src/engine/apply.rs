@@ -159,8 +159,9 @@ fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
     if let Some(change) = applied.tokens {
         engine.change_tokens(change);
     }
-    if !applied.granted.is_empty() || !applied.ended.is_empty() {
-        engine.tell(Input::Leases { granted: applied.granted, ended: applied.ended });
+    let Applied { granted, ended, checkpoints, .. } = applied;
+    if !(granted.is_empty() && ended.is_empty() && checkpoints.is_empty()) {
+        engine.tell(Input::Leases { granted, ended, checkpoints });
     }
     if let Some(members) = applied.members {
         engine.tell(Input::Members { change: applied.conf_change.map(Box::new), members: Box::new(members) });

@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prost::Message as _;
+use store_core::auth::Asker;
 use store_core::errors::RequestError;
+use store_core::lease::Renewal;
 use store_core::membership::{self, Members};
 use store_core::mvcc::Answer;
 use store_core::wire::member_change::Change;
 use store_core::wire::peer_answer::Answer as Reply;
 use store_core::wire::peer_question::Question;
-use store_core::wire::{Command, LeaseQuestion, MemberChange};
+use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseQuestion, MemberChange, command::Request};
 use tokio::sync::oneshot;
 
 use super::{Engine, Input, REQUEST_MAX, WAITING_MAX};
@@ -96,7 +98,12 @@ impl Engine {
             Question::Lease(LeaseQuestion { id, renew }) => {
                 let (reply, answer) = oneshot::channel();
                 self.send(Input::KeepAlive { lease: id, renew, reply });
-                return Some(Reply::Remaining(tokio::time::timeout(QUICK_MAX, answer).await.ok()?.ok()??));
+                return match tokio::time::timeout(QUICK_MAX, answer).await.ok()?.ok()? {
+                    Renewal::NotLeading => None,
+                    Renewal::Unknown => Some(Reply::Remaining(-1)),
+                    Renewal::Remaining(seconds) => Some(Reply::Remaining(seconds)),
+                    Renewal::OnceTakenBack(seconds) => self.take_back(id).await.map(|()| Reply::Remaining(seconds)),
+                };
             }
             Question::Member(MemberChange { change }) => self.change_members_here(peers, change?).await,
             Question::MoveLeader(to) => self.hand_over(to).await,
@@ -106,6 +113,14 @@ impl Engine {
             Err(RequestError::NotLeader) => None,
             Err(error) => Some(Reply::Refused(error.to_string())),
         }
+    }
+
+    /// Makes the log say that a lease has its whole time; `None` if that isn't sure.
+    async fn take_back(&self, id: i64) -> Option<()> {
+        let checkpoints = vec![LeaseCheckpoint { id, remaining: 0 }];
+        let request = Some(Request::LeaseCheckpoint(LeaseCheckpointMany { checkpoints }));
+        let command = Command { request, by_member: true, ..Command::default() };
+        self.commit(&Asker::Member, command).await.ok().map(drop)
     }
 
     async fn change_members_here(&self, peers: &Peers, change: Change) -> Result<(), RequestError> {

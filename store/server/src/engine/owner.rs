@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, HardState};
 use store_core::errors::RequestError;
-use store_core::lease::Deadlines;
+use store_core::lease::{Lessor, Renewal};
 use store_core::membership::Members;
 use store_core::replica::{Replica, Step};
-use store_core::wire::{Command, LeaseRevokeMany, command::Request};
+use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,14 @@ struct Reads {
     confirmed: Vec<(u64, Vec<Reader>)>,
 }
 
+/// What the owner must know of time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnerTiming {
+    pub(super) tick: Duration,
+    pub(super) election_timeout: Duration,
+    pub(super) lease_checkpoints: Duration,
+}
+
 pub(super) struct Owner {
     engine: Arc<Engine>,
     peers: Arc<Peers>,
@@ -57,9 +65,9 @@ pub(super) struct Owner {
     ticks: u64,
     begun: Instant,
     reads: Reads,
-    leases: Deadlines,
-    /// Leases whose end was proposed, so that it isn't proposed at every look.
-    ending: Vec<i64>,
+    lessor: Lessor,
+    /// What leases are given when another leads: nobody could renew meanwhile.
+    grace: Duration,
     building: bool,
     /// The tick from which on nobody needed the copy of the state that is offered.
     copy_idle_since: u64,
@@ -77,8 +85,9 @@ impl Owner {
         replica: Replica,
         to_log: SyncSender<ToLog>,
         to_state: SyncSender<ToState>,
-        tick: Duration,
+        timing: OwnerTiming,
     ) -> Self {
+        let OwnerTiming { tick, election_timeout, lease_checkpoints } = timing;
         let hard_state = replica.log().hard_state().clone();
         Self {
             engine,
@@ -90,8 +99,8 @@ impl Owner {
             ticks: 0,
             begun: Instant::now(),
             reads: Reads::default(),
-            leases: Deadlines::default(),
-            ending: Vec::new(),
+            lessor: Lessor::new(milliseconds(lease_checkpoints)),
+            grace: election_timeout,
             building: false,
             copy_idle_since: 0,
             received: None,
@@ -172,6 +181,7 @@ impl Owner {
             Input::Persisted(number) => self.replica.persisted(number),
             Input::Applied { index } => {
                 self.replica.applied(index);
+                self.take_over_leases();
                 self.answer_reads();
             }
             Input::Flushed { index } => {
@@ -179,7 +189,7 @@ impl Owner {
                 self.replica.compact_log(index);
                 let _ = self.to_log.send(ToLog::Release(index));
             }
-            Input::Leases { granted, ended } => self.note_leases(&granted, &ended),
+            Input::Leases { granted, ended, checkpoints } => self.note_leases(&granted, &ended, &checkpoints),
             Input::KeepAlive { lease, renew, reply } => {
                 let _ = reply.send(self.keep_alive(lease, renew));
             }
@@ -250,8 +260,9 @@ impl Owner {
             self.engine.metrics.slow_read_indexes.inc();
             self.ask_again();
         }
-        if self.ticks.is_multiple_of(LEASE_TICKS) && self.replica.is_leader() {
+        if self.ticks.is_multiple_of(LEASE_TICKS) && self.lessor.leads() {
             self.end_leases();
+            self.note_remaining();
         }
         if let Some(_index) = self.replica.wanted_snapshot().filter(|_| !self.building) {
             self.building = self.to_state.send(ToState::Build).is_ok();
@@ -295,7 +306,7 @@ impl Owner {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.begun.elapsed())
     }
 
     /// Carries out effects until there are none.
@@ -368,14 +379,8 @@ impl Owner {
         }
         // What was on its way to the old leader may be lost or made: nobody can tell.
         self.engine.fail_waiting(RequestError::LeaderFailed);
-        self.ending.clear();
-        if is_self {
-            let now = self.now_ms();
-            let leases: Vec<(i64, i64)> = self.engine.state.read().0.leases().collect();
-            self.leases.restart(now, leases.into_iter());
-        } else {
-            self.leases.clear();
-        }
+        self.lessor.resign();
+        self.take_over_leases();
         self.ask_again();
     }
 
@@ -402,43 +407,54 @@ impl Owner {
         }
     }
 
-    fn note_leases(&mut self, granted: &[(i64, i64)], ended: &[i64]) {
-        let now = self.now_ms();
-        if self.replica.is_leader() {
-            for (id, ttl) in granted {
-                self.leases.renew(now, *id, *ttl);
-            }
+    /// A leader answers for the leases once it has applied an entry of its own term: all that was committed before.
+    fn take_over_leases(&mut self) {
+        if self.lessor.leads() || !self.replica.leads_applied() {
+            return;
         }
-        for id in ended {
-            self.leases.remove(*id);
-            self.ending.retain(|e| e != id);
-        }
+        let leases: Vec<_> = self.engine.state.read().0.lease_times().collect();
+        self.lessor.lead(self.now_ms(), milliseconds(self.grace), leases.into_iter());
     }
 
-    /// Seconds left of a lease, renewed if asked; -1 if it doesn't exist, `None` if this member doesn't lead.
-    fn keep_alive(&mut self, lease: i64, renew: bool) -> Option<i64> {
-        if !self.replica.is_leader() {
-            return None;
-        }
-        let Some(ttl) = self.engine.state.read().0.lease_ttl(lease) else { return Some(-1) };
+    fn note_leases(&mut self, granted: &[(i64, i64)], ended: &[i64], checkpoints: &[(i64, i64)]) {
         let now = self.now_ms();
-        if renew && !self.ending.contains(&lease) {
-            self.leases.renew(now, lease, ttl);
+        granted.iter().for_each(|(id, ttl)| self.lessor.granted(now, *id, *ttl));
+        ended.iter().for_each(|id| self.lessor.ended(*id));
+        checkpoints.iter().for_each(|(id, remaining)| self.lessor.noted(*id, *remaining));
+    }
+
+    fn keep_alive(&mut self, lease: i64, renew: bool) -> Renewal {
+        let renewal = self.lessor.ask(self.now_ms(), lease, renew);
+        if renew && matches!(renewal, Renewal::Remaining(_) | Renewal::OnceTakenBack(_)) {
             self.engine.metrics.leases_renewed.inc();
         }
-        Some(self.leases.remaining(now, lease).unwrap_or(ttl))
+        renewal
     }
 
     fn end_leases(&mut self) {
-        let mut ids = self.leases.expired(self.now_ms());
-        ids.retain(|id| !self.ending.contains(id));
-        if ids.is_empty() {
-            return;
-        }
-        let request = Request::LeaseRevoke(LeaseRevokeMany { ids: ids.clone() });
-        let command = Command { request: Some(request), by_member: true, ..Command::default() }.encode_to_vec();
-        if self.replica.propose(command).is_ok() {
-            self.ending.extend(ids);
+        let ids = self.lessor.expired(self.now_ms());
+        if !ids.is_empty() && self.propose(Request::LeaseRevoke(LeaseRevokeMany { ids: ids.clone() })) {
+            self.lessor.ending(&ids);
         }
     }
+
+    fn note_remaining(&mut self) {
+        let now = self.now_ms();
+        let due = self.lessor.checkpoints(now);
+        let checkpoints =
+            due.iter().map(|(id, remaining)| LeaseCheckpoint { id: *id, remaining: *remaining }).collect();
+        if !due.is_empty() && self.propose(Request::LeaseCheckpoint(LeaseCheckpointMany { checkpoints })) {
+            self.lessor.proposed(now, &due);
+        }
+    }
+
+    /// Proposes what the leader decides by itself; `false` if it can't be made now.
+    fn propose(&mut self, request: Request) -> bool {
+        let command = Command { request: Some(request), by_member: true, ..Command::default() };
+        self.replica.propose(command.encode_to_vec()).is_ok()
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -114,7 +114,7 @@ impl Lease for Service {
         let leases = {
             let (mvcc, _, auth) = self.engine.state.read_as_user();
             auth.leases(&mvcc, &guard::caller(&request).at(&auth)).map_err(status)?;
-            mvcc.leases().map(|(id, _)| LeaseStatus { id }).collect()
+            mvcc.leases().map(|id| LeaseStatus { id }).collect()
         };
         Ok(Response::new(LeaseLeasesResponse { header: self.header_now(), leases }))
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `records` | revision | the key and its numbers, without the value |
 //! | `values` | revision | the value; none for a deletion |
-//! | `leases` | number | seconds |
+//! | `leases` | number | seconds, and those that the last checkpoint left |
 //! | `auth` | a name | a user, a role, or what holds for all of them |
 //! | `meta` | a name | applied index, revision, compacted revision, members |
 //!
@@ -182,9 +182,11 @@ impl Disk {
         let mut mvcc = Mvcc::new();
         let meta = |key: &[u8]| Ok(self.get(key)?.as_deref().and_then(number).unwrap_or(0));
         for item in self.db.iterator_cf(self.family(LEASES), IteratorMode::Start) {
-            let (id, ttl) = item.map_err(|e| self.error(&e))?;
-            let both = number(&id).zip(number(&ttl)).ok_or(StateError::Damaged("a lease can't be read"))?;
-            mvcc.restore_lease(both.0, both.1);
+            let (id, times) = item.map_err(|e| self.error(&e))?;
+            let (ttl, remaining) = times.split_at_checked(8).ok_or(StateError::Damaged("a lease can't be read"))?;
+            let lease = number(&id).zip(number(ttl)).zip(number(remaining));
+            let ((id, ttl), remaining) = lease.ok_or(StateError::Damaged("a lease can't be read"))?;
+            mvcc.restore_lease(id, ttl, remaining);
         }
         let compacted = meta(COMPACTED)?;
         if compacted > 0 {
@@ -221,6 +223,10 @@ fn revision_of(key: &[u8]) -> Option<Revision> {
 
 fn number(bytes: &[u8]) -> Option<i64> {
     bytes.get(..8)?.try_into().ok().map(i64::from_be_bytes)
+}
+
+pub(super) fn lease_times(ttl: i64, remaining: i64) -> [u8; 16] {
+    position(ttl.cast_unsigned(), remaining.cast_unsigned())
 }
 
 pub(super) fn position(index: u64, term: u64) -> [u8; 16] {

@@ -7,6 +7,7 @@ mod cluster;
 mod differential;
 mod etcdctl;
 mod failover;
+mod leases;
 mod locks;
 mod membership;
 mod ports;
