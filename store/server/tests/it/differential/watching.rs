@@ -238,7 +238,14 @@ fn well_formed(response: &WatchResponse) -> Result<(), Difference> {
 /// A revision isn't split over two responses, unless fragments were asked for and made.
 fn whole_revisions(said: &[WatchResponse]) -> Result<(), Difference> {
     let mut last: BTreeMap<i64, i64> = BTreeMap::new();
-    for response in said.iter().filter(|r| !r.events.is_empty() && !r.fragment) {
+    for response in said.iter().filter(|r| !r.fragment) {
+        if response.created {
+            // The number may have been another watcher's before.
+            last.remove(&response.watch_id);
+        }
+        if response.events.is_empty() {
+            continue;
+        }
         let revision = |e: Option<&Event>| e.and_then(|e| e.kv.as_ref()).map_or(0, |kv| kv.mod_revision);
         let first = revision(response.events.first());
         if last.insert(response.watch_id, revision(response.events.last())) == Some(first) {
