@@ -6,6 +6,8 @@
 //!   N1  A member's number is never used again once it was removed.
 //!   N2  No two members have a peer URL in common.
 //!   N3  A change that is refused changes nothing.
+//!   N4  A member has one folder in its life: who lost it has forgotten votes and entries that
+//!       others count on, and may only come back under a new number.
 //! Source: etcd `server/etcdserver/api/membership/cluster.go`.
 
 #[cfg(test)]
@@ -17,7 +19,7 @@ use raft::eraftpb::{ConfChange, ConfChangeType, ConfState};
 
 use crate::errors::RequestError;
 use crate::wire::member_change::Change;
-use crate::wire::{Member, Membership};
+use crate::wire::{Folder, Member, Membership};
 
 /// Learners at once: each one costs the leader as much as a voter, and none helps a quorum.
 pub const LEARNERS_MAX: usize = 1;
@@ -28,6 +30,7 @@ pub struct Members {
     cluster_id: u64,
     members: BTreeMap<u64, Member>,
     removed: BTreeSet<u64>,
+    folders: BTreeMap<u64, u64>,
 }
 
 impl Members {
@@ -35,21 +38,23 @@ impl Members {
     #[must_use]
     pub fn new(cluster_id: u64, members: impl IntoIterator<Item = Member>) -> Self {
         let members = members.into_iter().map(|member| (member.id, member)).collect();
-        Self { cluster_id, members, removed: BTreeSet::new() }
+        Self { cluster_id, members, removed: BTreeSet::new(), folders: BTreeMap::new() }
     }
 
     /// As it is stored and sent.
     #[must_use]
     pub fn to_wire(&self) -> Membership {
         let (members, removed) = (self.members.values().cloned().collect(), self.removed.iter().copied().collect());
-        Membership { cluster_id: self.cluster_id, members, removed }
+        let folders = self.folders.iter().map(|(member, number)| Folder { member: *member, number: *number }).collect();
+        Membership { cluster_id: self.cluster_id, members, removed, folders }
     }
 
     /// From what was stored or sent.
     #[must_use]
     pub fn from_wire(wire: Membership) -> Self {
         let removed = wire.removed.into_iter().collect();
-        Self { removed, ..Self::new(wire.cluster_id, wire.members) }
+        let folders = wire.folders.into_iter().map(|folder| (folder.member, folder.number)).collect();
+        Self { removed, folders, ..Self::new(wire.cluster_id, wire.members) }
     }
 
     /// The cluster's number.
@@ -78,6 +83,12 @@ impl Members {
     #[must_use]
     pub fn was_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
+    }
+
+    /// The number of a member's folder; `None` before it ran.
+    #[must_use]
+    pub fn folder(&self, id: u64) -> Option<u64> {
+        self.folders.get(&id).copied()
     }
 
     /// The member that peers reach at exactly these URLs, in any order.
@@ -131,7 +142,12 @@ impl Members {
                 known(member.id)?;
                 self.check_urls(member)
             }
-            Change::Describe(member) => known(member.id).map(|_| ()),
+            Change::Describe(told) => {
+                let id = told.member.as_ref().map_or(0, |member| member.id);
+                known(id)?;
+                let is_other = self.folder(id).is_some_and(|folder| folder != told.folder);
+                if is_other { Err(RequestError::MemberExists) } else { Ok(()) }
+            }
         }
     }
 
@@ -153,14 +169,16 @@ impl Members {
             }
             Change::Remove(id) => {
                 self.members.remove(id);
+                self.folders.remove(id);
                 self.removed.insert(*id);
             }
             Change::Promote(id) => self.edit(*id, |member| member.is_learner = false),
             Change::Update(new) => self.edit(new.id, |member| member.peer_ur_ls.clone_from(&new.peer_ur_ls)),
-            Change::Describe(new) => self.edit(new.id, |member| {
-                member.name.clone_from(&new.name);
-                member.client_ur_ls.clone_from(&new.client_ur_ls);
-            }),
+            Change::Describe(told) => {
+                let new = told.member.clone().unwrap_or_default();
+                self.folders.insert(new.id, told.folder);
+                self.edit(new.id, |member| (member.name, member.client_ur_ls) = (new.name, new.client_ur_ls));
+            }
         }
         Ok(())
     }

@@ -86,6 +86,8 @@ pub(crate) enum Input {
     },
     /// A peer says that this member was removed.
     Removed,
+    /// A peer says that this member had another folder.
+    Wiped,
     Read(oneshot::Sender<Result<(), RequestError>>),
     Persisted(u64),
     Applied {
@@ -159,11 +161,15 @@ pub(crate) enum End {
     Storage(String),
     /// It isn't a member any more.
     Removed,
+    /// Its folder isn't the one that it had.
+    Wiped,
 }
 
 /// The engine, as the rest of the member sees it.
 pub(crate) struct Engine {
     pub(crate) id: u64,
+    /// The number of its folder.
+    pub(crate) folder: u64,
     pub(crate) state: State,
     inputs: Sender<Input>,
     /// Of them, requests and messages.
@@ -242,6 +248,7 @@ impl Engine {
         let closed = CancellationToken::new();
         let engine = Arc::new(Self {
             id,
+            folder: identity.folder,
             state,
             inputs,
             queued: AtomicUsize::new(0),

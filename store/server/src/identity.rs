@@ -23,6 +23,8 @@ pub(crate) const FILE: &str = "identity";
 pub(crate) struct Identity {
     /// Its number.
     pub(crate) id: u64,
+    /// The number of its folder, which it had from its beginning.
+    pub(crate) folder: u64,
     /// The members: of the state, or as peers told them before there is one.
     pub(crate) members: Members,
 }
@@ -55,11 +57,11 @@ pub enum IdentityError {
 /// Finds out, and writes it into a new folder.
 pub(crate) async fn find(config: &Config, state: &State, tls: Option<&ClientTls>) -> Result<Identity, IdentityError> {
     let path = config.data_dir.join(FILE);
-    if let Some(OwnIdentity { id, told }) = read(&path)? {
+    if let Some(OwnIdentity { id, told, folder }) = read(&path)? {
         let members = state.members();
         let is_known = members.iter().next().is_some();
         let members = if is_known { members } else { Members::from_wire(told.unwrap_or_default()) };
-        return Ok(Identity { id, members });
+        return Ok(Identity { id, folder, members });
     }
     config.validate_founding()?;
     if config.joins_existing {
@@ -70,11 +72,17 @@ pub(crate) async fn find(config: &Config, state: &State, tls: Option<&ClientTls>
     let members = Members::new(config.cluster_id(), config.founders());
     // Checked: the own name is among the founders.
     let id = members.iter().find(|member| member.name == config.name).map_or(0, |member| member.id);
-    let identity = Identity { id, members };
+    let identity = Identity { id, folder: new_folder(), members };
     // The state first: a crash in between founds the same cluster again.
     state.found(&identity.members)?;
     write(&path, &identity)?;
     Ok(identity)
+}
+
+/// A number for a new folder; never 0, which stands for one that isn't known.
+pub(crate) fn new_folder() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(std::time::SystemTime::now()).max(1)
 }
 
 fn read(path: &Path) -> Result<Option<OwnIdentity>, IdentityError> {
@@ -89,7 +97,8 @@ fn read(path: &Path) -> Result<Option<OwnIdentity>, IdentityError> {
 }
 
 pub(crate) fn write(path: &Path, identity: &Identity) -> Result<(), IdentityError> {
-    let own = OwnIdentity { id: identity.id, told: Some(identity.members.to_wire()) }.encode_to_vec();
+    let own = OwnIdentity { id: identity.id, told: Some(identity.members.to_wire()), folder: identity.folder }
+        .encode_to_vec();
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
@@ -110,7 +119,7 @@ async fn join(config: &Config, tls: Option<&ClientTls>) -> Result<Identity, Iden
     let urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
     let members = members_at(&urls, tls).await?;
     match members.at_peer_urls(&own) {
-        Some(member) => Ok(Identity { id: member.id, members }),
+        Some(member) => Ok(Identity { id: member.id, folder: new_folder(), members }),
         None => Err(JoinError::NotExpected(own.join(",")).into()),
     }
 }

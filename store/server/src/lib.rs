@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store_core::auth::Asker;
 use store_core::membership::Members;
 use store_core::wire::member_change::Change;
-use store_core::wire::{Member, MemberChange};
+use store_core::wire::{Describe, Member, MemberChange};
 use tokio_util::sync::CancellationToken;
 
 pub use backup::BackupError;
@@ -66,6 +66,13 @@ pub enum ServeError {
         "this member was removed from the cluster; to join again, add it as a new member and start it with an empty folder"
     )]
     Removed,
+    /// Its folder was lost, and others count on what was in it.
+    #[error(
+        "this folder isn't the one that member {0:x} had: votes and entries that it had acknowledged are lost; \
+         to join again, remove member {0:x}, add it as a new member and start it with an empty folder and \
+         --initial-cluster-state=existing"
+    )]
+    Wiped(u64),
     /// An address can't be served on.
     #[error("listening on {url}")]
     Listen {
@@ -145,25 +152,28 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         None => Ok(()),
         Some(engine::End::Storage(why)) => Err(ServeError::Storage(why)),
         Some(engine::End::Removed) => Err(ServeError::Removed),
+        Some(engine::End::Wiped) => Err(ServeError::Wiped(identity.id)),
     }
 }
 
 /// Tells the cluster this member's name and client URLs, until they are known.
 async fn describe(engine: Arc<engine::Engine>, config: Config, stop: CancellationToken) {
-    let own = |members: &Members| members.get(engine.id).cloned();
-    let wanted = |member: &Member| member.name == config.name && member.client_ur_ls == config.advertise_client_urls;
+    let is_told = |members: &Members| {
+        let told = |member: &Member| member.name == config.name && member.client_ur_ls == config.advertise_client_urls;
+        members.get(engine.id).is_some_and(told) && members.folder(engine.id) == Some(engine.folder)
+    };
     loop {
-        let known = own(&engine.members().borrow());
-        if known.as_ref().is_some_and(wanted) {
+        if is_told(&engine.members().borrow()) {
             return;
         }
-        let described = Member {
+        let member = Member {
             id: engine.id,
             name: config.name.clone(),
             client_ur_ls: config.advertise_client_urls.clone(),
             ..Member::default()
         };
-        let change = MemberChange { change: Some(Change::Describe(described)) };
+        let describe = Describe { member: Some(member), folder: engine.folder };
+        let change = MemberChange { change: Some(Change::Describe(describe)) };
         let told = tokio::select! {
             () = stop.cancelled() => return,
             told = engine.propose_member(&Asker::Member, change) => told,

@@ -154,7 +154,8 @@ impl Peers {
 
     fn greeting(&self, purpose: frame::Purpose, to: u64) -> frame::Greeting {
         let (cluster_id, from, url) = (self.cluster_id, self.engine.id, self.own_url.clone());
-        frame::Greeting { purpose, cluster_id, from, to, url }
+        let to_folder = self.engine.members().borrow().folder(to).unwrap_or(0);
+        frame::Greeting { purpose, cluster_id, from, to, url, from_folder: self.engine.folder, to_folder }
     }
 
     /// Asks the leader; the answer comes to the engine.

@@ -82,6 +82,6 @@ fn fill(path: &Path, part: &Path, config: &Config, options: &RestoreOptions) -> 
     let state = State::open(&part.join("state"))?;
     state.restore(&members, options.bump_revision)?;
     let id = members.iter().find(|member| member.name == config.name).map_or(0, |member| member.id);
-    identity::write(&part.join(identity::FILE), &Identity { id, members })?;
+    identity::write(&part.join(identity::FILE), &Identity { id, folder: identity::new_folder(), members })?;
     Ok(header)
 }

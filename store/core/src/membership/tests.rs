@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::Describe;
 
 fn member(id: u64, name: &str) -> Member {
     let peer_ur_ls = vec![format!("http://host-{id}:2380")];
@@ -7,6 +8,10 @@ fn member(id: u64, name: &str) -> Member {
 
 fn learner(id: u64) -> Member {
     Member { is_learner: true, ..member(id, "") }
+}
+
+fn describe(member: Member, folder: u64) -> Change {
+    Change::Describe(Describe { member: Some(member), folder })
 }
 
 fn three() -> Members {
@@ -42,9 +47,7 @@ fn neither_numbers_nor_urls_are_used_twice() {
 fn what_is_not_there_cannot_change() {
     let before = three();
     let mut members = before.clone();
-    for change in
-        [Change::Remove(8), Change::Promote(8), Change::Update(member(8, "")), Change::Describe(member(8, ""))]
-    {
+    for change in [Change::Remove(8), Change::Promote(8), Change::Update(member(8, "")), describe(member(8, ""), 1)] {
         assert_eq!(members.apply(&change), Err(RequestError::MemberNotFound));
     }
     assert_eq!(members, before, "N3");
@@ -74,7 +77,7 @@ fn they_are_stored_and_read_back() {
     let mut members = three();
     members.apply(&Change::Remove(3)).expect("removed");
     members
-        .apply(&Change::Describe(Member { client_ur_ls: vec!["http://x:1".to_owned()], ..member(1, "z") }))
+        .apply(&describe(Member { client_ur_ls: vec!["http://x:1".to_owned()], ..member(1, "z") }, 5))
         .expect("told");
     assert_eq!(Members::from_wire(members.to_wire()), members);
     assert_eq!(members.get(1).map(|m| (m.name.as_str(), m.client_ur_ls.len())), Some(("z", 1)));
@@ -86,5 +89,18 @@ fn raft_is_told_of_voters_and_learners_alone() {
     assert_eq!(kind(&Change::Add(learner(4))), Some((ConfChangeType::AddLearnerNode, 4)));
     assert_eq!(kind(&Change::Promote(4)), Some((ConfChangeType::AddNode, 4)));
     assert_eq!(kind(&Change::Remove(4)), Some((ConfChangeType::RemoveNode, 4)));
-    assert_eq!(kind(&Change::Describe(member(4, ""))), None);
+    assert_eq!(kind(&describe(member(4, ""), 1)), None);
+}
+
+/// N4.
+#[test]
+fn a_member_has_one_folder_in_its_life() {
+    let mut members = Members::new(1, [member(1, "a"), member(2, "b")]);
+    members.apply(&describe(member(1, "a"), 9)).expect("told");
+    members.apply(&describe(member(1, "a"), 9)).expect("told again");
+    assert_eq!(members.apply(&describe(member(1, "a"), 8)), Err(RequestError::MemberExists));
+    assert_eq!((members.folder(1), members.folder(2)), (Some(9), None));
+    assert_eq!(Members::from_wire(members.to_wire()), members);
+    members.apply(&Change::Remove(1)).expect("removed");
+    assert_eq!(members.folder(1), None);
 }

@@ -168,6 +168,10 @@ impl Owner {
             }
             Input::Members { change, members } => self.members_changed(change.as_deref(), *members),
             Input::Removed => self.leave(),
+            Input::Wiped => {
+                self.engine.ended.send_replace(Some(End::Wiped));
+                return false;
+            }
             Input::Progress { peer, reply } => {
                 let own = self.replica.matched(self.replica.id());
                 let _ = reply.send(self.replica.matched(peer).zip(own));

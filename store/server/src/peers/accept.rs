@@ -65,6 +65,9 @@ async fn receive(stream: impl AsyncRead + AsyncWrite + Unpin, peers: &Arc<Peers>
     let mut stream = BufReader::with_capacity(64 * 1024, stream);
     let greeting = tokio::time::timeout(GREET_MAX, Greeting::read(&mut stream)).await??;
     let reception = peers.receive(&greeting);
+    if reception == Reception::OtherMember && peers.expects_other_folder(&greeting) {
+        peers.engine.send(Input::Wiped);
+    }
     reception.write(&mut stream).await?;
     if reception != Reception::Welcome {
         return Ok(());
@@ -120,8 +123,21 @@ impl Peers {
             Greeting { purpose: Purpose::Join, .. } => Reception::Welcome,
             Greeting { cluster_id, .. } if *cluster_id != self.cluster_id => Reception::OtherCluster,
             Greeting { to, .. } if *to != self.engine.id => Reception::OtherMember,
+            // This member isn't who it was: it ends.
+            _ if self.expects_other_folder(greeting) => Reception::OtherMember,
             Greeting { from, .. } if self.engine.members().borrow().was_removed(*from) => Reception::Removed,
+            Greeting { from, from_folder, .. } if self.had_other_folder(*from, *from_folder) => Reception::Wiped,
             _ => Reception::Welcome,
         }
+    }
+
+    fn had_other_folder(&self, id: u64, folder: u64) -> bool {
+        self.engine.members().borrow().folder(id).is_some_and(|known| known != folder)
+    }
+
+    /// Whether somebody looks for this member as it was before it lost its folder.
+    fn expects_other_folder(&self, greeting: &Greeting) -> bool {
+        let is_for_this = greeting.cluster_id == self.cluster_id && greeting.to == self.engine.id;
+        is_for_this && greeting.to_folder != 0 && greeting.to_folder != self.engine.folder
     }
 }

@@ -66,6 +66,10 @@ impl Line {
                     self.engine.send(Input::Removed);
                     return;
                 }
+                Ok((_, Reception::Wiped)) => {
+                    self.engine.send(Input::Wiped);
+                    return;
+                }
                 Ok((_, other)) => tracing::warn!(peer, url, ?other, "somebody else is at the peer's URL"),
                 Err(error) => tracing::debug!(peer, url, %error, "not connected"),
             }
@@ -75,7 +79,9 @@ impl Line {
     }
 
     async fn meet(&self, url: &str) -> std::io::Result<(Connection, Reception)> {
-        greet(url, self.tls.clone(), &self.greeting).await
+        // The peer may have told its folder meanwhile.
+        let to_folder = self.engine.members().borrow().folder(self.greeting.to).unwrap_or(0);
+        greet(url, self.tls.clone(), &Greeting { to_folder, ..self.greeting.clone() }).await
     }
 
     /// What waited is stale: heartbeats and appends will be made anew.
@@ -159,7 +165,7 @@ pub(crate) async fn members_at(urls: &[String], tls: Option<&ClientTls>) -> Resu
 }
 
 async fn ask_members(url: &str, tls: Option<ClientTls>) -> std::io::Result<Members> {
-    let greeting = Greeting { purpose: Purpose::Join, cluster_id: 0, from: 0, to: 0, url: String::new() };
+    let greeting = Greeting { purpose: Purpose::Join, ..Greeting::default() };
     let (mut stream, reception) = greet(url, tls, &greeting).await?;
     if reception != Reception::Welcome {
         return Err(std::io::Error::other(format!("refused: {reception:?}")));

@@ -95,9 +95,10 @@ pub(crate) async fn read_bytes(stream: &mut (impl AsyncRead + Unpin), limit: usi
 }
 
 /// What somebody who dials wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// To send frames.
+    #[default]
     Talk,
     /// To be told the members, before it is one of them.
     Join,
@@ -106,7 +107,7 @@ pub(crate) enum Purpose {
 }
 
 /// How a connection begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Greeting {
     pub(crate) purpose: Purpose,
     pub(crate) cluster_id: u64,
@@ -114,6 +115,10 @@ pub(crate) struct Greeting {
     pub(crate) to: u64,
     /// Where the sender can be reached: the other side may not know it yet.
     pub(crate) url: String,
+    /// The sender's folder.
+    pub(crate) from_folder: u64,
+    /// The folder that the receiver had when it last told; 0 if it didn't.
+    pub(crate) to_folder: u64,
 }
 
 /// How a greeting is answered.
@@ -126,6 +131,8 @@ pub(crate) enum Reception {
     OtherMember,
     /// The sender isn't a member any more.
     Removed,
+    /// The sender had another folder before.
+    Wiped,
 }
 
 impl Greeting {
@@ -136,7 +143,7 @@ impl Greeting {
             Purpose::Join => 1,
             Purpose::Snapshot => 2,
         });
-        for word in [self.cluster_id, self.from, self.to] {
+        for word in [self.cluster_id, self.from, self.to, self.from_folder, self.to_folder] {
             bytes.extend_from_slice(&word.to_be_bytes());
         }
         bytes.extend_from_slice(self.url.as_bytes());
@@ -158,8 +165,8 @@ impl Greeting {
             bytes.map(u64::from_be_bytes).ok_or_else(|| wrong("a greeting is cut short"))
         };
         let (cluster_id, from, to) = (word(1)?, word(9)?, word(17)?);
-        let url = String::from_utf8(rest.get(25..).unwrap_or_default().to_vec()).map_err(wrong)?;
-        Ok(Self { purpose, cluster_id, from, to, url })
+        let url = String::from_utf8(rest.get(41..).unwrap_or_default().to_vec()).map_err(wrong)?;
+        Ok(Self { purpose, cluster_id, from, to, url, from_folder: word(25)?, to_folder: word(33)? })
     }
 }
 
@@ -171,6 +178,7 @@ impl Reception {
                 Self::OtherCluster => 1,
                 Self::OtherMember => 2,
                 Self::Removed => 3,
+                Self::Wiped => 4,
             })
             .await?;
         stream.flush().await
@@ -182,6 +190,7 @@ impl Reception {
             1 => Ok(Self::OtherCluster),
             2 => Ok(Self::OtherMember),
             3 => Ok(Self::Removed),
+            4 => Ok(Self::Wiped),
             other => Err(wrong(format!("a greeting was answered by {other}"))),
         }
     }

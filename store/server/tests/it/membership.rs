@@ -8,7 +8,7 @@ use store_server::{IdentityError, JoinError, ServeError};
 
 use crate::cluster::{Cluster, eventually};
 
-async fn id_of(cluster: &Cluster, at: usize) -> u64 {
+pub(crate) async fn id_of(cluster: &Cluster, at: usize) -> u64 {
     let status = cluster.client(at).await.status().await.expect("a status");
     status.header().expect("a header").member_id()
 }
@@ -107,6 +107,34 @@ async fn a_lone_member_grows() {
     assert_eq!(read.count(), 1);
     client.put("after", "v", None).await.expect("a put");
     assert_eq!(cluster.client(0).await.get("after", None).await.expect("a read").count(), 1);
+}
+
+/// What it had acknowledged is gone: with its old number it could undo what others count on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_member_comes_back_only_as_a_new_one() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let (wiped, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.client(leader).await.put("k", "v", None).await.expect("a put");
+    let id = id_of(&cluster, wiped).await;
+    for joins_existing in [false, true] {
+        cluster.stop(wiped).await;
+        std::fs::remove_dir_all(&cluster.members[wiped].config.data_dir).expect("wiped");
+        cluster.members[wiped].config.joins_existing = joins_existing;
+        cluster.start(wiped);
+        let ended = cluster.end(wiped).await.expect_err("refused");
+        assert!(matches!(ended, ServeError::Wiped(own) if own == id), "{ended:?}");
+        cluster.client(other).await.put("k", "w", None).await.expect("the others go on");
+    }
+    // As its last line told.
+    cluster.client(leader).await.member_remove(id).await.expect("removed");
+    let url = cluster.peer_url(wiped);
+    eventually("adding it", || async { cluster.client(leader).await.member_add([url.clone()], None).await }).await;
+    std::fs::remove_dir_all(&cluster.members[wiped].config.data_dir).expect("emptied");
+    cluster.start(wiped);
+    let read = eventually("a read", || async { cluster.client(wiped).await.get("k", None).await }).await;
+    assert_eq!(read.kvs()[0].value(), b"w");
+    assert_ne!(id_of(&cluster, wiped).await, id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

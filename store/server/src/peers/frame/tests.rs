@@ -1,7 +1,8 @@
 use super::*;
 
 fn greeting() -> Greeting {
-    Greeting { purpose: Purpose::Talk, cluster_id: 7, from: 1, to: 2, url: "https://a:2380".to_owned() }
+    let url = "https://a:2380".to_owned();
+    Greeting { purpose: Purpose::Talk, cluster_id: 7, from: 1, to: 2, url, from_folder: 3, to_folder: 4 }
 }
 
 #[tokio::test]
