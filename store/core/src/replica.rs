@@ -18,9 +18,11 @@ mod image;
 mod log;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 pub use image::{Image, Peer};
 pub use log::Log;
+pub use watchdog::Watchdog;
 
 use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType, Snapshot};
 use raft::{Config, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole, Storage as _};

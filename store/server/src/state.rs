@@ -29,7 +29,7 @@ use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::BackupHeader;
 
-use disk::{APPLIED, AUTH, COMPACTED, Disk, LEASES, MEMBERS, META, REVISION, lease_times, position};
+use disk::{APPLIED, AUTH, COMPACTED, Damage, Disk, LEASES, MEMBERS, META, REVISION, lease_times, position};
 use folder::{Folder, Generation};
 pub(crate) use hash::Hashed;
 
@@ -72,6 +72,7 @@ struct Current {
 pub(crate) struct State {
     folder: Folder,
     current: RwLock<Current>,
+    damage: Damage,
 }
 
 /// A folder that files are received into; removed if nothing comes of it.
@@ -115,9 +116,15 @@ impl State {
     /// Opens the state.
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         let folder = Folder::open(path)?;
-        let disk = Disk::open(folder.current()?)?;
+        let damage = Damage::default();
+        let disk = Disk::open(folder.current()?, damage.clone())?;
         let machine = disk.load()?;
-        Ok(Self { folder, current: RwLock::new(Current { machine, disk: Arc::new(disk) }) })
+        Ok(Self { folder, current: RwLock::new(Current { machine, disk: Arc::new(disk) }), damage })
+    }
+
+    /// What was found to be unreadable: the member must stop.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     /// Index and term of what is durably applied.
@@ -315,11 +322,13 @@ impl State {
 
     /// Opens and loads the files of a snapshot, beside the state in use.
     pub(crate) fn receive(&self, room: Room, metadata: &SnapshotMetadata) -> Result<Received, StateError> {
-        let disk = Disk::open(room.0)?;
+        let mut disk = Disk::open(room.0, Damage::default())?;
         if disk.applied()? != (metadata.index, metadata.term) {
             return Err(StateError::Damaged("a snapshot isn't of the index that it is said to be"));
         }
         let machine = disk.load()?;
+        // Until here, what can't be read concerns the sender.
+        disk.damage = self.damage.clone();
         Ok(Received(Current { machine, disk: Arc::new(disk) }))
     }
 

@@ -9,7 +9,7 @@ use raft::eraftpb::{ConfChange, HardState};
 use store_core::errors::RequestError;
 use store_core::lease::{Lessor, Renewal};
 use store_core::membership::Members;
-use store_core::replica::{Replica, Step};
+use store_core::replica::{Replica, Step, Watchdog};
 use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,8 @@ const LOG_BYTES_MAX: u64 = 512 << 20;
 const COPY_IDLE_TICKS: u64 = 100;
 /// Ticks that a removed member stays, so that its last messages leave and another leads.
 const LEAVE_TICKS: u64 = 10;
+/// Election timeouts for which a leader's disk may hang before another is asked to lead.
+const STALL_ELECTIONS: u64 = 2;
 /// Ticks between two looks at leases.
 const LEASE_TICKS: u64 = 5;
 
@@ -66,6 +68,7 @@ pub(super) struct Owner {
     begun: Instant,
     reads: Reads,
     lessor: Lessor,
+    disk: Watchdog,
     /// What leases are given when another leads: nobody could renew meanwhile.
     grace: Duration,
     building: bool,
@@ -100,6 +103,7 @@ impl Owner {
             begun: Instant::now(),
             reads: Reads::default(),
             lessor: Lessor::new(milliseconds(lease_checkpoints)),
+            disk: Watchdog::default(),
             grace: election_timeout,
             building: false,
             copy_idle_since: 0,
@@ -182,7 +186,10 @@ impl Owner {
                 }
             }
             Input::Read(reader) => self.reads.waiting.push(reader),
-            Input::Persisted(number) => self.replica.persisted(number),
+            Input::Persisted(number) => {
+                self.disk.persisted(self.ticks, number);
+                self.replica.persisted(number);
+            }
             Input::Applied { index } => {
                 self.replica.applied(index);
                 self.take_over_leases();
@@ -256,8 +263,12 @@ impl Owner {
             self.engine.ended.send_replace(Some(End::Removed));
             return false;
         }
+        if let Some(why) = self.engine.state.damage() {
+            return self.take(Input::Failed(why.to_owned()));
+        }
         self.replica.tick();
         self.stand_early();
+        self.hand_over_if_stalled();
         if let Some((_, _, since)) = &self.reads.asked
             && self.ticks - since >= READ_RETRY_TICKS
         {
@@ -273,6 +284,19 @@ impl Owner {
         }
         self.withdraw_idle_copy();
         true
+    }
+
+    fn hand_over_if_stalled(&mut self) {
+        let stalled = self.disk.stalled_for(self.ticks);
+        let patience = STALL_ELECTIONS * ticks_of(self.grace, self.tick);
+        if stalled == 0 || !stalled.is_multiple_of(patience) || !self.replica.is_leader() {
+            return;
+        }
+        self.engine.metrics.disk_stalls.inc();
+        let Some(successor) = self.replica.best_successor() else { return };
+        let seconds = self.tick.as_secs_f64() * stalled as f64;
+        tracing::warn!(seconds, successor = format!("{successor:x}"), "the log's disk hangs; handing over");
+        self.replica.transfer_to(successor);
     }
 
     /// A copy that nobody is sent any more only keeps old files on disk.
@@ -335,6 +359,7 @@ impl Owner {
         if let Some(hard_state) = &step.persist.hard_state {
             self.hard_state = hard_state.clone();
         }
+        self.disk.handed_out(self.ticks, step.number);
         let order = match &step.persist.snapshot {
             None => ToLog::Step { number: step.number, persist: step.persist, after: step.after },
             Some(snapshot) => {
@@ -457,6 +482,10 @@ impl Owner {
         let command = Command { request: Some(request), by_member: true, ..Command::default() };
         self.replica.propose(command.encode_to_vec()).is_ok()
     }
+}
+
+fn ticks_of(time: Duration, tick: Duration) -> u64 {
+    u64::try_from(time.as_millis() / tick.as_millis().max(1)).unwrap_or(u64::MAX).max(1)
 }
 
 fn milliseconds(time: Duration) -> u64 {

@@ -12,7 +12,7 @@
 //! ordered by revision: writes append, and compaction moves whole files.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -45,9 +45,14 @@ pub(super) const MEMBERS: &[u8] = b"members";
 const MEMTABLE_BYTES: usize = 8 << 20;
 const CACHE_BYTES: usize = 16 << 20;
 
+/// The first thing that couldn't be read, if there is one.
+pub(crate) type Damage = Arc<OnceLock<String>>;
+
 /// An open database.
 pub(super) struct Disk {
     pub(super) db: DB,
+    /// Told of what can't be read.
+    pub(super) damage: Damage,
     /// Removed from disk with the last user, if it was replaced. Stands behind `db`, which is closed first.
     pub(super) generation: Generation,
 }
@@ -75,16 +80,24 @@ fn family(name: &str, cache: &Cache) -> ColumnFamilyDescriptor {
 }
 
 impl Disk {
-    pub(super) fn open(generation: Generation) -> Result<Self, StateError> {
+    pub(super) fn open(generation: Generation, damage: Damage) -> Result<Self, StateError> {
         let cache = Cache::new_lru_cache(CACHE_BYTES);
         let families = FAMILIES.into_iter().chain(["default"]).map(|name| family(name, &cache));
         let db = DB::open_cf_descriptors(&options(), generation.path(), families)
             .map_err(|e| StateError::Disk { path: generation.path().display().to_string(), why: e.to_string() })?;
-        Ok(Self { db, generation })
+        Ok(Self { db, damage, generation })
     }
 
     pub(super) fn error(&self, error: &rocksdb::Error) -> StateError {
         StateError::Disk { path: self.generation.path().display().to_string(), why: error.to_string() }
+    }
+
+    /// What was written and can't be read any more, a flipped bit say: the member must stop.
+    fn unreadable(&self, error: &rocksdb::Error) -> StateError {
+        let error = self.error(error);
+        // Only the first counts.
+        let _ = self.damage.set(error.to_string());
+        error
     }
 
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
@@ -138,7 +151,7 @@ impl Disk {
         let start = change_key(Revision { main: from, sub: 0 });
         let mode = IteratorMode::From(&start, rocksdb::Direction::Forward);
         self.db.iterator_cf(self.family(RECORDS), mode).map(|item| {
-            let (key, record) = item.map_err(|e| self.error(&e))?;
+            let (key, record) = item.map_err(|e| self.unreadable(&e))?;
             let at = revision_of(&key).ok_or(StateError::Damaged("a revision can't be read"))?;
             let kv = KeyValue::decode(&*record).map_err(|_| StateError::Damaged("a record can't be read"))?;
             Ok((at, kv))
@@ -205,7 +218,11 @@ impl Values for Disk {
     fn value(&self, at: Revision) -> Result<Bytes, RequestError> {
         match self.db.get_cf(self.family(VALUES), change_key(at)) {
             Ok(Some(bytes)) => Ok(bytes.into()),
-            _ => Err(RequestError::Disk),
+            Ok(None) => Err(RequestError::Disk),
+            Err(error) => {
+                self.unreadable(&error);
+                Err(RequestError::Disk)
+            }
         }
     }
 }

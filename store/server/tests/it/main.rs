@@ -4,6 +4,7 @@ mod access;
 mod auth;
 mod backup;
 mod cluster;
+mod damage;
 mod differential;
 mod etcdctl;
 mod failover;
