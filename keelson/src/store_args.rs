@@ -88,6 +88,9 @@ pub(crate) struct StoreArgs {
     /// Largest request, bytes
     #[arg(long, env = "ETCD_MAX_REQUEST_BYTES", default_value_t = 1_572_864)]
     max_request_bytes: usize,
+    /// Live bytes of keys, values and leases beyond which nothing is added; 0 for 8 GiB, -1 for no limit
+    #[arg(long, env = "ETCD_QUOTA_BACKEND_BYTES", default_value_t = 0, allow_negative_numbers = true)]
+    quota_backend_bytes: i64,
     /// Serving certificate for clients
     #[arg(long, env = "ETCD_CERT_FILE")]
     cert_file: Option<PathBuf>,
@@ -142,6 +145,7 @@ impl StoreArgs {
             election_timeout: Duration::from_millis(self.election_timeout),
             lease_checkpoint_interval: Duration::from_secs(self.lease_checkpoint_interval),
             max_request_bytes: self.max_request_bytes,
+            quota_backend_bytes: self.quota_backend_bytes,
             client_tls: Tls {
                 cert_file: self.cert_file,
                 key_file: self.key_file,

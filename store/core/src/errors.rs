@@ -164,6 +164,12 @@ pub enum RequestError {
     /// The member can check tokens but not make them.
     #[error("auth: token signing attempted with verify-only key")]
     VerifyOnly,
+    /// The quota is used up: until there is room and the alarm is ended, nothing is added.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    /// Members disagree: until an operator has ended the alarm, nothing is changed.
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
     /// The member's disk failed; it must stop.
     #[error("etcdserver: the member's storage failed")]
     Disk,

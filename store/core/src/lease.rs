@@ -156,6 +156,11 @@ impl Lessor {
         }
     }
 
+    /// What was proposed to end was refused: it is to be proposed again.
+    pub fn nothing_ends(&mut self) {
+        self.leases.values_mut().for_each(|held| held.ending = false);
+    }
+
     /// Leases whose remaining time is to be noted, and the seconds, rounded up (X2).
     #[must_use]
     pub fn checkpoints(&self, now_ms: u64) -> Vec<(i64, i64)> {
@@ -208,6 +213,8 @@ mod tests {
         lessor.ending(&expired);
         assert_eq!((expired, lessor.expired(6_000)), (vec![7], vec![]));
         assert_eq!(lessor.ask(6_000, 7, true), Renewal::Remaining(0));
+        lessor.nothing_ends();
+        assert_eq!(lessor.expired(6_000), [7], "its end was refused");
         lessor.ended(7);
         assert_eq!(lessor.ask(6_000, 7, true), Renewal::Unknown);
     }

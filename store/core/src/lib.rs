@@ -3,12 +3,14 @@
 //! Pure: no clock, no thread, no disk, no socket. [`replica`] turns inputs into an
 //! ordered list of effects around raft-rs; [`machine`] turns committed commands into
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
-//! about the cluster itself, [`auth`] those about users, and it says who may do what.
+//! about the cluster itself, [`auth`] those about users, and it says who may do what, [`alarms`]
+//! what is refused to everybody.
 //! [`lease`] says what has expired, given the time.
 //!
 //! Absences: nothing here waits; nothing here reads randomness; nothing that
 //! reaches output depends on the order of a hash map.
 
+pub mod alarms;
 pub mod auth;
 pub mod errors;
 pub mod lease;

@@ -3,19 +3,21 @@
 //! Invariant
 //!   Z1  Nothing is applied that its asker may not do, by [`Auth::permit`] under the very
 //!       state that it is applied to: all members decide alike.
+//!   Z2  Nothing is applied that an alarm forbids, by [`Alarms::admit`] under the same state.
 
 use std::sync::Arc;
 
 use raft::eraftpb::{ConfChange, Entry, EntryType};
 
+use crate::alarms::Alarms;
 use crate::auth::{Asker, Auth};
 use crate::errors::RequestError;
 use crate::membership::Members;
 use crate::mvcc::{Answer, Mvcc, Values, Writes};
 use crate::wire::command::Request;
-use crate::wire::{AuthChange, Command, MemberChange};
+use crate::wire::{AlarmRequest, AuthChange, Command, MemberChange};
 
-/// Keys, leases, members and users.
+/// Keys, leases, members, users and alarms.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Machine {
     /// Keys and leases.
@@ -24,6 +26,8 @@ pub struct Machine {
     pub members: Members,
     /// Users and roles, shared with readers, who keep what they have while it changes.
     pub auth: Arc<Auth>,
+    /// What is wrong.
+    pub alarms: Alarms,
 }
 
 /// An entry that can't be read: the log is damaged.
@@ -54,7 +58,7 @@ pub fn command(entry: &Entry) -> Result<Option<(Command, Option<ConfChange>)>, U
 }
 
 impl Machine {
-    /// Applies a command at its place of the log: what to write, and the answer (Z1).
+    /// Applies a command at its place of the log: what to write, and the answer (Z1, Z2).
     ///
     /// # Errors
     /// [`RequestError`] if it is refused; then nothing changed.
@@ -67,7 +71,10 @@ impl Machine {
         let asker = Asker::of(command);
         let allowed = match (&command.member, &command.request) {
             (Some(_), _) => self.auth.admin(&asker),
-            (None, Some(request)) => self.auth.permit(&self.mvcc, &asker, request),
+            // An alarm is told before a want of permission, as in etcd.
+            (None, Some(request)) => {
+                self.alarms.admit(request).and_then(|()| self.auth.permit(&self.mvcc, &asker, request))
+            }
             (None, None) => Ok(()),
         };
         if let Err(error) = allowed {
@@ -76,6 +83,7 @@ impl Machine {
         match (&command.member, &command.request) {
             (Some(change), _) => self.change_members(change),
             (None, Some(Request::Auth(change))) => self.change_auth(index, change),
+            (None, Some(Request::Alarm(request))) => self.change_alarms(request),
             (None, _) => self.mvcc.apply(command, values),
         }
     }
@@ -86,6 +94,16 @@ impl Machine {
             Ok((answer, changed)) => {
                 let writes = Writes { auth: changed.entries, tokens: changed.tokens, ..Writes::default() };
                 (writes, Ok(answer))
+            }
+        }
+    }
+
+    fn change_alarms(&mut self, request: &AlarmRequest) -> (Writes, Result<Answer, RequestError>) {
+        match self.alarms.apply(request) {
+            Err(error) => (Writes::default(), Err(error)),
+            Ok((about, changed)) => {
+                let alarms = changed.then(|| self.alarms.to_wire());
+                (Writes { alarms, ..Writes::default() }, Ok(Answer::Alarms(about)))
             }
         }
     }

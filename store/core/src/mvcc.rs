@@ -17,11 +17,13 @@ mod apply;
 pub mod check;
 mod compaction;
 mod index;
+mod live;
 mod range;
 #[cfg(test)]
 mod tests;
 
 pub use index::Version;
+pub use live::{LEASE_BYTES, version_bytes};
 pub use range::in_range;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,7 @@ use bytes::Bytes;
 use crate::errors::RequestError;
 use crate::wire::{Command, KeyValue};
 use index::Index;
+use live::Live;
 
 /// Where a change stands in history: revision, and place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +79,8 @@ pub struct Writes {
     pub members: Option<crate::wire::Membership>,
     /// Users and roles that changed.
     pub auth: Vec<crate::auth::Entry>,
+    /// The alarms, if they changed.
+    pub alarms: Option<crate::wire::AlarmList>,
     /// What becomes of tokens; nothing to be written.
     pub tokens: Option<crate::auth::TokenChange>,
 }
@@ -101,6 +106,8 @@ pub enum Answer {
     Members(Vec<crate::wire::Member>),
     /// To a change of users and roles.
     Auth,
+    /// To a question about alarms, or a change of them: those it is about.
+    Alarms(Vec<crate::wire::AlarmMember>),
     /// To a token's assignment: the index that makes it unique.
     Token(u64),
 }
@@ -118,6 +125,7 @@ struct Lease {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mvcc {
     index: Index,
+    live: Live,
     revision: i64,
     compacted: i64,
     leases: BTreeMap<i64, Lease>,
@@ -135,7 +143,14 @@ impl Mvcc {
     /// An empty store: its revision is 1, as etcd's.
     #[must_use]
     pub fn new() -> Self {
-        Self { index: Index::default(), revision: 1, compacted: 0, leases: BTreeMap::new(), collecting: None }
+        Self {
+            index: Index::default(),
+            live: Live::default(),
+            revision: 1,
+            compacted: 0,
+            leases: BTreeMap::new(),
+            collecting: None,
+        }
     }
 
     /// The newest revision.
@@ -162,10 +177,11 @@ impl Mvcc {
         self.collecting = (revision > 0).then(Bytes::new);
     }
 
-    /// Rebuilding from disk: changes, in order of revision. Leases come before.
-    pub fn restore_change(&mut self, at: Revision, kv: &KeyValue) {
+    /// Rebuilding from disk: changes, in order of revision, with the bytes of the value, which
+    /// needn't be there itself. Leases and the compacted revision come before.
+    pub fn restore_change(&mut self, at: Revision, kv: &KeyValue, value_bytes: u32) {
         self.revision = self.revision.max(at.main);
-        self.write_index(at, kv);
+        self.write_index(at, kv, value_bytes);
     }
 
     /// The newest revision on record may be of a command whose changes were compacted away.
@@ -173,17 +189,27 @@ impl Mvcc {
         self.revision = self.revision.max(revision);
     }
 
-    fn write_index(&mut self, at: Revision, kv: &KeyValue) {
-        if let Some(old) = self.index.latest(&kv.key) {
-            let old_lease = old.lease;
-            if let Some(lease) = self.leases.get_mut(&old_lease) {
+    fn write_index(&mut self, at: Revision, kv: &KeyValue, value_bytes: u32) {
+        if let Some(old) = self.index.latest(&kv.key).copied() {
+            if let Some(lease) = self.leases.get_mut(&old.lease) {
                 lease.keys.remove(&kv.key);
             }
+            // A deletion's end was known as it was made.
+            if !old.is_deletion() {
+                let from = at.main.max(old.at.main + 1);
+                self.live.hide(version_bytes(kv.key.len(), old.value_bytes as usize), from, self.compacted);
+            }
         }
+        let bytes = version_bytes(kv.key.len(), value_bytes as usize);
+        self.live.add(bytes);
         if let Some(lease) = self.leases.get_mut(&kv.lease) {
             lease.keys.insert(kv.key.clone());
         }
-        self.index.push(&kv.key, Version { at, create: kv.create_revision, version: kv.version, lease: kv.lease });
+        let version = Version { at, create: kv.create_revision, version: kv.version, lease: kv.lease, value_bytes };
+        if version.is_deletion() {
+            self.live.hide(bytes, at.main + 1, self.compacted);
+        }
+        self.index.push(&kv.key, version);
     }
 
     /// Applies a command: what to write, and the answer.
@@ -226,6 +252,13 @@ impl Mvcc {
     #[must_use]
     pub fn created(&self, key: &[u8]) -> Option<i64> {
         self.index.latest(key).filter(|version| !version.is_deletion()).map(|version| version.create)
+    }
+
+    /// Bytes of all versions that a read may still see, and of the leases: what a quota is about.
+    /// The same on all members at the same index, however far collection has come.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.live.bytes() + LEASE_BYTES * self.leases.len() as u64
     }
 
     /// Keys that are there now.

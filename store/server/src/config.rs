@@ -101,6 +101,9 @@ impl AuthToken {
     }
 }
 
+/// Bytes of keys, values and leases that may be live if nothing else is said: etcd's largest advice.
+const QUOTA_BYTES: u64 = 8 << 30;
+
 /// Settings of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -130,6 +133,8 @@ pub struct Config {
     pub lease_checkpoint_interval: Duration,
     /// Largest request, bytes.
     pub max_request_bytes: usize,
+    /// Bytes of keys, values and leases beyond which nothing is added; 0 for 8 GiB, below 0 for no limit.
+    pub quota_backend_bytes: i64,
     /// TLS towards clients.
     pub client_tls: Tls,
     /// TLS between peers.
@@ -174,6 +179,7 @@ impl Default for Config {
             election_timeout: Duration::from_millis(1000),
             lease_checkpoint_interval: Duration::from_secs(300),
             max_request_bytes: 1_572_864,
+            quota_backend_bytes: 0,
             client_tls: Tls::default(),
             peer_tls: Tls::default(),
             auth_token: AuthToken::Simple,
@@ -261,6 +267,14 @@ impl Config {
     pub(crate) fn lease_ttl_min(&self) -> i64 {
         let milliseconds = self.election_timeout.as_millis() * 3 / 2;
         i64::try_from(milliseconds.div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
+    /// Bytes of keys, values and leases that may be live; `None` for any number.
+    pub(crate) fn quota(&self) -> Option<u64> {
+        match u64::try_from(self.quota_backend_bytes) {
+            Ok(0) => Some(QUOTA_BYTES),
+            limit => limit.ok(),
+        }
     }
 
     /// The largest message: a request and what gRPC adds to it. Answers that come in pieces keep to it too.

@@ -15,6 +15,7 @@ mod apply;
 mod leader;
 mod owner;
 mod persist;
+mod quota;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -193,6 +194,10 @@ pub(crate) struct Engine {
     next_copy: AtomicU64,
     /// Backups that are sent at once; each keeps old files on disk.
     pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// Bytes of keys, values and leases that may be live here; `None` for any number.
+    quota: Option<u64>,
+    /// Taken by who raises the alarm about it.
+    raising: tokio::sync::Semaphore,
     /// Whether changes of members are refused that the cluster can't bear.
     strict: bool,
     pub(crate) ended: watch::Sender<Option<End>>,
@@ -269,6 +274,8 @@ impl Engine {
             copies,
             next_copy: AtomicU64::new(0),
             backups: Arc::new(tokio::sync::Semaphore::new(BACKUPS_MAX)),
+            quota: config.quota(),
+            raising: tokio::sync::Semaphore::new(1),
             strict: config.strict_reconfig_check,
             ended: watch::Sender::new(None),
             _closed: closed.clone().drop_guard(),
@@ -299,6 +306,7 @@ impl Engine {
     /// Commits somebody's request and returns its answer (E1).
     pub(crate) async fn propose(&self, asker: &Asker, request: Request) -> Outcome {
         store_core::mvcc::check::request(&request)?;
+        self.check_space(&request).await?;
         self.commit(asker, Command { request: Some(request), ..Command::default() }).await
     }
 

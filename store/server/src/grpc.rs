@@ -161,7 +161,7 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::NotLeader
         | E::BadTransferee => Code::FailedPrecondition,
         E::StreamSort | E::StreamFilter => Code::Unimplemented,
-        E::Busy => Code::ResourceExhausted,
+        E::Busy | E::NoSpace => Code::ResourceExhausted,
         E::NoLeader
         | E::Timeout
         | E::LeaderFailed
@@ -170,7 +170,7 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::NotForLearner
         | E::TransferTimeout => Code::Unavailable,
         E::CopyFailed => Code::Internal,
-        E::Disk => Code::DataLoss,
+        E::Disk | E::Corrupt => Code::DataLoss,
     };
     Status::new(code, error.to_string())
 }

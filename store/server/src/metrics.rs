@@ -61,6 +61,9 @@ pub(crate) struct Now {
     pub(crate) compacted: i64,
     pub(crate) keys: u64,
     pub(crate) bytes_on_disk: i64,
+    pub(crate) bytes_live: u64,
+    /// Bytes that may be live; below 0 without a limit.
+    pub(crate) quota: i64,
 }
 
 /// Where [`Now`] and the process are put when somebody asks.
@@ -76,6 +79,8 @@ struct Gauges {
     compacted: Gauge,
     keys: Gauge,
     bytes_on_disk: Gauge,
+    bytes_live: Gauge,
+    quota: Gauge,
     process: process::Process,
 }
 
@@ -92,6 +97,8 @@ impl Gauges {
             ("etcd_debugging_mvcc_compact_revision", "The compacted revision", &self.compacted),
             ("etcd_debugging_mvcc_keys_total", "Keys that are there", &self.keys),
             ("etcd_mvcc_db_total_size_in_bytes", "Bytes of the state on disk", &self.bytes_on_disk),
+            ("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes that compaction hasn't hidden", &self.bytes_live),
+            ("etcd_server_quota_backend_bytes", "Bytes of those that there may be", &self.quota),
         ];
         for (name, help, gauge) in all {
             registry.register(name, help, gauge.clone());
@@ -110,6 +117,8 @@ impl Gauges {
         self.compacted.set(now.compacted);
         self.keys.set(now.keys.cast_signed());
         self.bytes_on_disk.set(now.bytes_on_disk);
+        self.bytes_live.set(now.bytes_live.cast_signed());
+        self.quota.set(now.quota);
         self.process.look();
     }
 }

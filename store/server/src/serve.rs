@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use store_core::wire::AlarmType;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ use crate::tls::{self, ServerTls};
 const CONNECTIONS_MAX: usize = 10_000;
 /// The text form that Prometheus asks for first.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const HEALTHY: (StatusCode, &str) = (StatusCode::OK, r#"{"health":"true","reason":""}"#);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// etcd's HTTP paths beside its gRPC services.
@@ -45,12 +47,26 @@ fn has_leader(service: &Service) -> bool {
     service.engine.position().borrow().leader != 0
 }
 
-async fn health(State(service): State<Service>) -> (StatusCode, &'static str) {
-    // Healthy is who can answer a linearizable read.
-    match service.engine.linearize().await {
-        Ok(()) => (StatusCode::OK, r#"{"health":"true","reason":""}"#),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false","reason":"RAFT NO LEADER"}"#),
-    }
+/// Whether a query such as `exclude=NOSPACE&serializable=true` says this.
+fn says(query: Option<&str>, name: &str, value: &str) -> bool {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.into_iter().any(|pair| pair == (name, value))
+}
+
+/// Source: etcd `server/etcdserver/api/etcdhttp/health.go`.
+async fn health(State(service): State<Service>, RawQuery(query): RawQuery) -> (StatusCode, &'static str) {
+    let (query, alarms) = (query.as_deref(), service.engine.state.alarms());
+    let is_raised = |kind: AlarmType| !says(query, "exclude", kind.as_str_name()) && alarms.is_raised(kind);
+    let reason = match () {
+        () if is_raised(AlarmType::Nospace) => r#"{"health":"false","reason":"ALARM NOSPACE"}"#,
+        () if is_raised(AlarmType::Corrupt) => r#"{"health":"false","reason":"ALARM CORRUPT"}"#,
+        // Only whether this member answers, whatever the others do.
+        () if says(query, "serializable", "true") => return HEALTHY,
+        // Healthy is who can answer a linearizable read.
+        () if service.engine.linearize().await.is_ok() => return HEALTHY,
+        () => r#"{"health":"false","reason":"RAFT NO LEADER"}"#,
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason)
 }
 
 async fn readyz(State(service): State<Service>) -> (StatusCode, &'static str) {
@@ -68,11 +84,13 @@ async fn metrics(State(service): State<Service>) -> ([(header::HeaderName, &'sta
         applied: engine.applied(),
         pending_proposals: engine.pending() as u64,
         bytes_on_disk: engine.state.size(),
+        quota: service.config.quota().map_or(service.config.quota_backend_bytes, u64::cast_signed),
         ..Now::default()
     };
     {
         let (mvcc, _) = engine.state.read();
         (now.revision, now.compacted, now.keys) = (mvcc.revision(), mvcc.compacted(), mvcc.key_count() as u64);
+        now.bytes_live = mvcc.live_bytes();
     }
     ([(header::CONTENT_TYPE, OPEN_METRICS)], engine.metrics.render(&now))
 }

@@ -22,6 +22,7 @@ use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, Entry, SnapshotMetadata};
 use rocksdb::WriteBatch;
+use store_core::alarms::Alarms;
 use store_core::auth::{Auth, TokenChange};
 use store_core::errors::RequestError;
 use store_core::machine::{Machine, command};
@@ -29,7 +30,7 @@ use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::BackupHeader;
 
-use disk::{APPLIED, AUTH, COMPACTED, Damage, Disk, LEASES, MEMBERS, META, REVISION, lease_times, position};
+use disk::{ALARMS, APPLIED, AUTH, COMPACTED, Damage, Disk, LEASES, MEMBERS, META, REVISION, lease_times, position};
 use folder::{Folder, Generation};
 pub(crate) use hash::Hashed;
 
@@ -173,6 +174,11 @@ impl State {
         self.current.read().machine.auth.clone()
     }
 
+    /// The alarms that are raised.
+    pub(crate) fn alarms(&self) -> Alarms {
+        self.current.read().machine.alarms.clone()
+    }
+
     /// The state for reading; held as short as possible.
     pub(crate) fn read(&self) -> (MappedRwLockReadGuard<'_, Mvcc>, Reader) {
         let current = self.current.read();
@@ -228,6 +234,9 @@ impl State {
         if let Some(members) = &writes.members {
             batch.put_cf(meta, MEMBERS, members.encode_to_vec());
         }
+        if let Some(alarms) = &writes.alarms {
+            batch.put_cf(meta, ALARMS, alarms.encode_to_vec());
+        }
         for (key, value) in &writes.auth {
             match value {
                 Some(value) => batch.put_cf(disk.family(AUTH), key, value),
@@ -279,7 +288,7 @@ impl State {
         let disk = self.disk();
         let (mut out, mut bytes): (Vec<Change>, usize) = (Vec::new(), 0);
         for record in disk.records(from) {
-            let (at, mut kv) = record.map_err(|_| RequestError::Disk)?;
+            let (at, mut kv, _) = record.map_err(|_| RequestError::Disk)?;
             let full = (out.len() >= limit || bytes >= CHANGES_BYTES_MAX)
                 && out.last().is_some_and(|last| last.at.main != at.main);
             if at.main > to || full {

@@ -16,6 +16,7 @@ mod tests;
 use super::{Access, Asker, Auth};
 use crate::errors::RequestError;
 use crate::mvcc::Mvcc;
+use crate::wire::alarm_request::AlarmAction;
 use crate::wire::auth_change::Change;
 use crate::wire::command::Request;
 use crate::wire::request_op::Request as Op;
@@ -50,6 +51,9 @@ impl Auth {
             }
             // Only members note what is left of leases.
             Request::LeaseCheckpoint(_) => Err(RequestError::PermissionDenied),
+            // Of alarms, ordinary users may only know.
+            Request::Alarm(alarm) if alarm.action == AlarmAction::Get as i32 => self.named(asker),
+            Request::Alarm(_) => self.admin(asker),
             Request::Auth(change) => match change.change {
                 // Who asks for a token isn't known before he has it.
                 Some(Change::TokenAssign(_)) => Ok(()),

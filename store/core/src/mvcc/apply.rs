@@ -82,8 +82,8 @@ fn run(state: &mut Mvcc, request: &Request, writes: &mut Writes, values: &impl V
             request.checkpoints.iter().for_each(|checkpoint| note_remaining(state, checkpoint, writes));
             Ok(Answer::LeaseCheckpoint)
         }
-        // Not about keys: `machine` gives it to `auth`.
-        Request::Auth(_) => Err(RequestError::InvalidAuthMgmt),
+        // Not about keys: `machine` gives them to others.
+        Request::Auth(_) | Request::Alarm(_) => Err(RequestError::InvalidAuthMgmt),
     }
 }
 
@@ -100,7 +100,8 @@ fn inner_header(state: &Mvcc, writes: &Writes) -> Option<ResponseHeader> {
 
 fn record(state: &mut Mvcc, kv: KeyValue, writes: &mut Writes) {
     let at = next(state, writes);
-    state.write_index(at, &kv);
+    // Requests are far smaller.
+    state.write_index(at, &kv, u32::try_from(kv.value.len()).unwrap_or(u32::MAX));
     writes.changes.push(Change { at, kv });
 }
 

@@ -19,6 +19,7 @@ impl Mvcc {
             return Err(RequestError::Future);
         }
         self.compacted = revision;
+        self.live.compact(revision);
         self.collecting = Some(Bytes::new());
         writes.compacted = Some(revision);
         Ok(())

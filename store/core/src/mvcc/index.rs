@@ -18,6 +18,8 @@ pub struct Version {
     pub version: i64,
     /// Lease it is attached to; 0 for none.
     pub lease: i64,
+    /// Bytes of the value.
+    pub value_bytes: u32,
 }
 
 impl Version {

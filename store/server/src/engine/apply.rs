@@ -87,6 +87,7 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                 if let Some(index) = last {
                     engine.applied.store(index, Ordering::Release);
                     engine.tell(Input::Applied { index });
+                    engine.watch_space();
                     if entries >= FLUSH_ENTRIES || bytes >= FLUSH_BYTES {
                         let begun = Instant::now();
                         engine.state.flush()?;

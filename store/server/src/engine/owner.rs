@@ -10,7 +10,7 @@ use store_core::errors::RequestError;
 use store_core::lease::{Lessor, Renewal};
 use store_core::membership::Members;
 use store_core::replica::{Replica, Step, Watchdog};
-use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
+use store_core::wire::{AlarmType, Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -461,6 +461,11 @@ impl Owner {
     }
 
     fn end_leases(&mut self) {
+        if self.engine.state.alarms().is_raised(AlarmType::Corrupt) {
+            // Refused until the alarm is ended, and proposed anew then.
+            self.lessor.nothing_ends();
+            return;
+        }
         let ids = self.lessor.expired(self.now_ms());
         if !ids.is_empty() && self.propose(Request::LeaseRevoke(LeaseRevokeMany { ids: ids.clone() })) {
             self.lessor.ending(&ids);

@@ -1,10 +1,12 @@
 //! Maintenance: status, alarms, who leads.
 
 use store_core::errors::RequestError;
+use store_core::mvcc::Answer;
+use store_core::wire::command::Request as Command;
 use store_core::wire::{
-    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse,
-    HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader,
+    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,41 +23,43 @@ type Reply<T> = Result<Response<T>, Status>;
 impl Maintenance for Service {
     async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusResponse> {
         let position = *self.engine.position().borrow();
-        let size = self.engine.state.size();
+        let live = self.engine.state.read().0.live_bytes();
         let mut errors = Vec::new();
         if position.leader == 0 {
             errors.push(RequestError::NoLeader.to_string());
         }
+        errors.extend(self.engine.state.alarms().list(AlarmType::None).iter().map(text));
         Ok(Response::new(StatusResponse {
             header: self.header_now(),
             version: VERSION.to_owned(),
-            db_size: size,
+            db_size: self.engine.state.size(),
             leader: position.leader,
             raft_index: position.committed,
             raft_term: position.term,
             raft_applied_index: self.engine.applied(),
             errors,
-            db_size_in_use: size,
+            db_size_in_use: i64::try_from(live).unwrap_or(i64::MAX),
+            db_size_quota: self.config.quota().map_or(self.config.quota_backend_bytes, u64::cast_signed),
             is_learner: self.is_learner(),
             storage_version: VERSION.to_owned(),
             downgrade_info: Some(DowngradeInfo::default()),
-            ..StatusResponse::default()
         }))
     }
 
     async fn alarm(&self, request: Request<AlarmRequest>) -> Reply<AlarmResponse> {
         let asker = self.asker(&request);
-        let action = AlarmAction::try_from(request.into_inner().action);
-        if action != Ok(AlarmAction::Get) {
-            self.engine.state.auth().admin(&asker).map_err(status)?;
+        let request = request.into_inner();
+        if let (Ok(AlarmAction::Get), Ok(kind)) = (AlarmAction::try_from(request.action), request.alarm.try_into()) {
+            // Whoever looks at health asks for them often: that needn't grow the log, as it does in etcd.
+            self.engine.linearize().await.map_err(status)?;
+            let alarms = self.engine.state.alarms().list(kind);
+            return Ok(Response::new(AlarmResponse { header: self.header_now(), alarms }));
         }
-        match action {
-            // There is no quota yet, so no alarm is ever raised; there is none to end either.
-            Ok(AlarmAction::Get | AlarmAction::Deactivate) => {
-                Ok(Response::new(AlarmResponse { header: self.header_now(), alarms: Vec::new() }))
-            }
-            _ => Err(Status::unimplemented("alarms can't be raised by hand")),
-        }
+        let (answer, revision) = self.engine.propose(&asker, Command::Alarm(request)).await.map_err(status)?;
+        let Answer::Alarms(alarms) = answer else {
+            return Err(Status::internal("the answer doesn't fit its command"));
+        };
+        Ok(Response::new(AlarmResponse { header: self.header(revision), alarms }))
     }
 
     /// Space is reclaimed as it is freed: there is nothing to defragment, now or ever.
@@ -106,6 +110,12 @@ impl Maintenance for Service {
         });
         Ok(Response::new(ReceiverStream::new(answers)))
     }
+}
+
+/// An alarm the way Go's protobuf writes it, space at the end included.
+fn text(alarm: &AlarmMember) -> String {
+    let kind = AlarmType::try_from(alarm.alarm).unwrap_or_default().as_str_name();
+    format!("memberID:{} alarm:{kind} ", alarm.member_id)
 }
 
 /// Bytes of a backup in one message, and messages that wait for the client.

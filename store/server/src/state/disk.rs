@@ -2,11 +2,11 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `records` | revision | the key and its numbers, without the value |
+//! | `records` | revision | the key and its numbers, without the value but with its length |
 //! | `values` | revision | the value; none for a deletion |
 //! | `leases` | number | seconds, and those that the last checkpoint left |
 //! | `auth` | a name | a user, a role, or what holds for all of them |
-//! | `meta` | a name | applied index, revision, compacted revision, members |
+//! | `meta` | a name | applied index, revision, compacted revision, members, alarms |
 //!
 //! Records and values lie apart so that the index is rebuilt without reading values. Both are
 //! ordered by revision: writes append, and compaction moves whole files.
@@ -20,12 +20,13 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
     WriteBatch, WriteOptions,
 };
+use store_core::alarms::Alarms;
 use store_core::auth::Auth;
 use store_core::errors::RequestError;
 use store_core::machine::Machine;
 use store_core::membership::Members;
 use store_core::mvcc::{Change, Mvcc, Revision, Values};
-use store_core::wire::{KeyValue, Membership};
+use store_core::wire::{AlarmList, KeyValue, Membership, Record};
 
 use super::StateError;
 use super::folder::Generation;
@@ -41,6 +42,7 @@ pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const COMPACTED: &[u8] = b"compacted";
 pub(super) const REVISION: &[u8] = b"revision";
 pub(super) const MEMBERS: &[u8] = b"members";
+pub(super) const ALARMS: &[u8] = b"alarms";
 
 const MEMTABLE_BYTES: usize = 8 << 20;
 const CACHE_BYTES: usize = 16 << 20;
@@ -134,7 +136,16 @@ impl Disk {
 
     pub(super) fn put_change(&self, batch: &mut WriteBatch, change: &Change) {
         let key = change_key(change.at);
-        let record = KeyValue { value: Bytes::new(), ..change.kv.clone() };
+        let kv = &change.kv;
+        let record = Record {
+            key: kv.key.clone(),
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            lease: kv.lease,
+            // Requests are far smaller.
+            value_bytes: u32::try_from(kv.value.len()).unwrap_or(u32::MAX),
+        };
         batch.put_cf(self.family(RECORDS), key, record.encode_to_vec());
         if change.kv.version != 0 {
             batch.put_cf(self.family(VALUES), key, &change.kv.value);
@@ -146,15 +157,20 @@ impl Disk {
         batch.delete_cf(self.family(VALUES), change_key(at));
     }
 
-    /// Records from a revision on.
-    pub(super) fn records(&self, from: i64) -> impl Iterator<Item = Result<(Revision, KeyValue), StateError>> + '_ {
+    /// Records from a revision on: changes without their values, and how long those are.
+    pub(super) fn records(
+        &self,
+        from: i64,
+    ) -> impl Iterator<Item = Result<(Revision, KeyValue, u32), StateError>> + '_ {
         let start = change_key(Revision { main: from, sub: 0 });
         let mode = IteratorMode::From(&start, rocksdb::Direction::Forward);
         self.db.iterator_cf(self.family(RECORDS), mode).map(|item| {
             let (key, record) = item.map_err(|e| self.unreadable(&e))?;
             let at = revision_of(&key).ok_or(StateError::Damaged("a revision can't be read"))?;
-            let kv = KeyValue::decode(&*record).map_err(|_| StateError::Damaged("a record can't be read"))?;
-            Ok((at, kv))
+            let record = Record::decode(&*record).map_err(|_| StateError::Damaged("a record can't be read"))?;
+            let Record { key, create_revision, mod_revision, version, lease, value_bytes } = record;
+            let kv = KeyValue { key, create_revision, mod_revision, version, lease, value: Bytes::new() };
+            Ok((at, kv, value_bytes))
         })
     }
 
@@ -178,7 +194,14 @@ impl Disk {
                 Members::from_wire(wire)
             }
         };
-        Ok(Machine { mvcc: self.load_mvcc()?, members, auth: Arc::new(self.load_auth()?) })
+        let alarms = match self.get(ALARMS)? {
+            None => Alarms::default(),
+            Some(bytes) => {
+                let list = AlarmList::decode(&*bytes).map_err(|_| StateError::Damaged("the alarms can't be read"))?;
+                Alarms::from_wire(&list)
+            }
+        };
+        Ok(Machine { mvcc: self.load_mvcc()?, members, auth: Arc::new(self.load_auth()?), alarms })
     }
 
     fn load_auth(&self) -> Result<Auth, StateError> {
@@ -206,8 +229,8 @@ impl Disk {
             mvcc.restore_compacted(compacted);
         }
         for record in self.records(0) {
-            let (at, kv) = record?;
-            mvcc.restore_change(at, &kv);
+            let (at, kv, value_bytes) = record?;
+            mvcc.restore_change(at, &kv, value_bytes);
         }
         mvcc.restore_revision(meta(REVISION)?);
         Ok(mvcc)

@@ -45,7 +45,7 @@ impl State {
         let disk = self.disk();
         let mut hash = crc32fast::Hasher::new();
         for record in disk.records(0) {
-            let (at, kv) = record.map_err(|_| RequestError::Disk)?;
+            let (at, kv, _) = record.map_err(|_| RequestError::Disk)?;
             if at.main > revision {
                 break;
             }

@@ -12,6 +12,13 @@ pub(crate) struct Member<'a> {
 }
 
 impl Member<'_> {
+    /// What etcdctl says, on either channel, and whether it was content.
+    pub(crate) fn says(&self, arguments: &[&str]) -> (bool, String) {
+        let output = self.command(arguments).output().expect("etcdctl is installed (Debian's package etcd-client)");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), text)
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", self.url]);

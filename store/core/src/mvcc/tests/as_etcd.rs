@@ -114,7 +114,7 @@ fn a_deletion_at_the_compacted_revision_is_kept() {
     let mut restarted = Mvcc::new();
     restarted.restore_compacted(3);
     let tombstone = crate::wire::KeyValue { key: "a".into(), mod_revision: 3, ..Default::default() };
-    restarted.restore_change(Revision { main: 3, sub: 0 }, &tombstone);
+    restarted.restore_change(Revision { main: 3, sub: 0 }, &tombstone, 0);
     assert_eq!((restarted.collect(), restarted.key_count()), ((vec![], false), 0));
     store.mvcc = restarted;
     store.run(put("b", "")).expect("a put");

@@ -68,7 +68,7 @@ impl Server {
         grpc
     }
 
-    async fn unary<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
+    pub(crate) async fn unary<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
