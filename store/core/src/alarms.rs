@@ -81,6 +81,13 @@ impl Alarms {
         }
     }
 
+    /// A member was found to be wrong; returns whether that is new.
+    pub fn corrupt(&mut self, member_id: u64) -> bool {
+        let (action, alarm) = (AlarmAction::Activate as i32, AlarmType::Corrupt as i32);
+        // With more alarms than members there can be, one more says nothing new.
+        self.apply(&AlarmRequest { action, member_id, alarm }).is_ok_and(|(_, changed)| changed)
+    }
+
     /// Whether a request may be made while these alarms are raised (K1, K2). What is read without the log
     /// isn't asked about.
     ///
@@ -102,7 +109,7 @@ fn changes(request: &Request) -> bool {
         Request::Txn(txn) => !txn.success.iter().chain(&txn.failure).all(is_read),
         Request::Put(_) | Request::DeleteRange(_) | Request::Compact(_) => true,
         Request::LeaseGrant(_) | Request::LeaseRevoke(_) => true,
-        Request::LeaseCheckpoint(_) | Request::Auth(_) | Request::Alarm(_) => false,
+        Request::LeaseCheckpoint(_) | Request::Auth(_) | Request::Alarm(_) | Request::Vote(_) => false,
     }
 }
 
@@ -117,7 +124,7 @@ pub fn cost(request: &Request) -> u64 {
         Request::Txn(txn) => txn_cost(txn),
         Request::LeaseGrant(_) => LEASE_BYTES,
         Request::DeleteRange(_) | Request::Compact(_) | Request::LeaseRevoke(_) | Request::LeaseCheckpoint(_) => 0,
-        Request::Auth(_) | Request::Alarm(_) => 0,
+        Request::Auth(_) | Request::Alarm(_) | Request::Vote(_) => 0,
     }
 }
 

@@ -4,7 +4,7 @@
 //! ordered list of effects around raft-rs; [`machine`] turns committed commands into
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
 //! about the cluster itself, [`auth`] those about users, and it says who may do what, [`alarms`]
-//! what is refused to everybody.
+//! what is refused to everybody, [`divergence`] whether members came to the same.
 //! [`lease`] says what has expired, given the time.
 //!
 //! Absences: nothing here waits; nothing here reads randomness; nothing that
@@ -12,6 +12,7 @@
 
 pub mod alarms;
 pub mod auth;
+pub mod divergence;
 pub mod errors;
 pub mod lease;
 pub mod machine;

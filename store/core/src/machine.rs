@@ -11,11 +11,12 @@ use raft::eraftpb::{ConfChange, Entry, EntryType};
 
 use crate::alarms::Alarms;
 use crate::auth::{Asker, Auth};
+use crate::divergence::{Chain, Votes};
 use crate::errors::RequestError;
 use crate::membership::Members;
 use crate::mvcc::{Answer, Mvcc, Values, Writes};
 use crate::wire::command::Request;
-use crate::wire::{AlarmRequest, AuthChange, Command, MemberChange};
+use crate::wire::{AlarmRequest, AuthChange, Command, HashVote, MemberChange};
 
 /// Keys, leases, members, users and alarms.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +29,10 @@ pub struct Machine {
     pub auth: Arc<Auth>,
     /// What is wrong.
     pub alarms: Alarms,
+    /// The hash of all that was done.
+    pub chain: Chain,
+    /// What members say that theirs is.
+    pub votes: Votes,
 }
 
 /// An entry that can't be read: the log is damaged.
@@ -68,6 +73,12 @@ impl Machine {
         command: &Command,
         values: &impl Values,
     ) -> (Writes, Result<Answer, RequestError>) {
+        let (writes, answer) = self.run(index, command, values);
+        self.chain.step(index, &writes, answer.as_ref().err().copied());
+        (writes, answer)
+    }
+
+    fn run(&mut self, index: u64, command: &Command, values: &impl Values) -> (Writes, Result<Answer, RequestError>) {
         let asker = Asker::of(command);
         let allowed = match (&command.member, &command.request) {
             (Some(_), _) => self.auth.admin(&asker),
@@ -84,6 +95,7 @@ impl Machine {
             (Some(change), _) => self.change_members(change),
             (None, Some(Request::Auth(change))) => self.change_auth(index, change),
             (None, Some(Request::Alarm(request))) => self.change_alarms(request),
+            (None, Some(Request::Vote(vote))) => self.count(vote),
             (None, _) => self.mvcc.apply(command, values),
         }
     }
@@ -106,6 +118,13 @@ impl Machine {
                 (Writes { alarms, ..Writes::default() }, Ok(Answer::Alarms(about)))
             }
         }
+    }
+
+    fn count(&mut self, vote: &HashVote) -> (Writes, Result<Answer, RequestError>) {
+        let wrong = self.votes.apply(vote, &self.members);
+        let raised = wrong.iter().filter(|member| self.alarms.corrupt(**member)).count();
+        let alarms = (raised > 0).then(|| self.alarms.to_wire());
+        (Writes { alarms, votes: Some(self.votes.to_wire()), ..Writes::default() }, Ok(Answer::Voted(wrong)))
     }
 
     fn change_members(&mut self, change: &MemberChange) -> (Writes, Result<Answer, RequestError>) {

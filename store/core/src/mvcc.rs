@@ -81,6 +81,8 @@ pub struct Writes {
     pub auth: Vec<crate::auth::Entry>,
     /// The alarms, if they changed.
     pub alarms: Option<crate::wire::AlarmList>,
+    /// Votes on hashes, if there is another.
+    pub votes: Option<crate::wire::HashVotes>,
     /// What becomes of tokens; nothing to be written.
     pub tokens: Option<crate::auth::TokenChange>,
 }
@@ -108,6 +110,8 @@ pub enum Answer {
     Auth,
     /// To a question about alarms, or a change of them: those it is about.
     Alarms(Vec<crate::wire::AlarmMember>),
+    /// To a vote on hashes: who is found to be wrong.
+    Voted(Vec<u64>),
     /// To a token's assignment: the index that makes it unique.
     Token(u64),
 }

@@ -12,6 +12,7 @@
 //!   E3  A failed disk stops the member: nothing is acknowledged on its word.
 
 mod apply;
+mod divergence;
 mod leader;
 mod owner;
 mod persist;
@@ -132,6 +133,8 @@ pub(crate) enum Input {
     },
     Unreachable(u64),
     Failed(String),
+    /// This member's state isn't the majority's.
+    Diverged,
     Stop,
 }
 
@@ -160,6 +163,8 @@ struct Ring {
 pub(crate) enum End {
     /// Its disk failed.
     Storage(String),
+    /// Its state isn't the majority's.
+    Diverged,
     /// It isn't a member any more.
     Removed,
     /// Its folder isn't the one that it had.

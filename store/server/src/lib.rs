@@ -73,6 +73,9 @@ pub enum ServeError {
          --initial-cluster-state=existing"
     )]
     Wiped(u64),
+    /// A majority came to another state by the same log; the member's folder is of no use any more.
+    #[error("this member differs from the majority: {}", StateError::Diverged)]
+    Diverged,
     /// An address can't be served on.
     #[error("listening on {url}")]
     Listen {
@@ -151,6 +154,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     match ended {
         None => Ok(()),
         Some(engine::End::Storage(why)) => Err(ServeError::Storage(why)),
+        Some(engine::End::Diverged) => Err(ServeError::Diverged),
         Some(engine::End::Removed) => Err(ServeError::Removed),
         Some(engine::End::Wiped) => Err(ServeError::Wiped(identity.id)),
     }

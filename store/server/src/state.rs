@@ -24,13 +24,17 @@ use raft::eraftpb::{ConfChange, Entry, SnapshotMetadata};
 use rocksdb::WriteBatch;
 use store_core::alarms::Alarms;
 use store_core::auth::{Auth, TokenChange};
+use store_core::divergence::{Hash, Votes};
 use store_core::errors::RequestError;
 use store_core::machine::{Machine, command};
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::BackupHeader;
 
-use disk::{ALARMS, APPLIED, AUTH, COMPACTED, Damage, Disk, LEASES, MEMBERS, META, REVISION, lease_times, position};
+use disk::{
+    ALARMS, APPLIED, AUTH, COMPACTED, CONDEMNED, Damage, Disk, LEASES, MEMBERS, META, REVISION, VOTES, lease_times,
+    position,
+};
 use folder::{Folder, Generation};
 pub(crate) use hash::Hashed;
 
@@ -61,6 +65,9 @@ pub enum StateError {
     /// What is read isn't what was written.
     #[error("the state is damaged: {0}; restore this member's folder from a copy")]
     Damaged(&'static str),
+    /// A majority came to another state by the same log.
+    #[error("the state isn't the cluster's; remove this member, and add it anew with an empty folder")]
+    Diverged,
 }
 
 /// What is in memory, and the database it belongs to.
@@ -119,6 +126,9 @@ impl State {
         let folder = Folder::open(path)?;
         let damage = Damage::default();
         let disk = Disk::open(folder.current()?, damage.clone())?;
+        if disk.is_condemned()? {
+            return Err(StateError::Diverged);
+        }
         let machine = disk.load()?;
         Ok(Self { folder, current: RwLock::new(Current { machine, disk: Arc::new(disk) }), damage })
     }
@@ -139,10 +149,13 @@ impl State {
         let meta = current.disk.family(META);
         let mut batch = WriteBatch::default();
         batch.put_cf(meta, MEMBERS, members.to_wire().encode_to_vec());
-        batch.put_cf(meta, APPLIED, position(FIRST.0, FIRST.1));
+        batch.put_cf(meta, APPLIED, position(FIRST.0, FIRST.1, current.machine.chain.hash()));
+        // They are of another log's indexes.
+        batch.delete_cf(meta, VOTES);
         current.disk.write(batch)?;
         current.disk.flush()?;
         current.machine.members = members.clone();
+        current.machine.votes = Votes::default();
         Ok(())
     }
 
@@ -191,6 +204,20 @@ impl State {
         self.current.read().machine.members.clone()
     }
 
+    /// The hash of everything that was applied.
+    pub(crate) fn hash(&self) -> Hash {
+        self.current.read().machine.chain.hash()
+    }
+
+    /// Makes sure that this state is never served again.
+    pub(crate) fn condemn(&self) -> Result<(), StateError> {
+        let disk = self.disk();
+        let mut batch = WriteBatch::default();
+        batch.put_cf(disk.family(META), CONDEMNED, []);
+        disk.write(batch)?;
+        disk.flush()
+    }
+
     /// Bytes on disk.
     pub(crate) fn size(&self) -> i64 {
         i64::try_from(self.current.read().disk.size()).unwrap_or(i64::MAX)
@@ -203,8 +230,8 @@ impl State {
         let Current { machine, disk } = &mut *current;
         let mut batch = WriteBatch::default();
         let meta = disk.family(META);
-        batch.put_cf(meta, APPLIED, position(entry.index, entry.term));
         let Some((command, conf_change)) = read else {
+            batch.put_cf(meta, APPLIED, position(entry.index, entry.term, machine.chain.hash()));
             disk.write(batch)?;
             return Ok(None);
         };
@@ -212,6 +239,7 @@ impl State {
         if answer == Err(RequestError::Disk) {
             return Err(StateError::Damaged("a value that the index knows is missing"));
         }
+        batch.put_cf(meta, APPLIED, position(entry.index, entry.term, machine.chain.hash()));
         for change in &writes.changes {
             disk.put_change(&mut batch, change);
         }
@@ -236,6 +264,9 @@ impl State {
         }
         if let Some(alarms) = &writes.alarms {
             batch.put_cf(meta, ALARMS, alarms.encode_to_vec());
+        }
+        if let Some(votes) = &writes.votes {
+            batch.put_cf(meta, VOTES, votes.encode_to_vec());
         }
         for (key, value) in &writes.auth {
             match value {

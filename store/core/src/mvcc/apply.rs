@@ -83,7 +83,7 @@ fn run(state: &mut Mvcc, request: &Request, writes: &mut Writes, values: &impl V
             Ok(Answer::LeaseCheckpoint)
         }
         // Not about keys: `machine` gives them to others.
-        Request::Auth(_) | Request::Alarm(_) => Err(RequestError::InvalidAuthMgmt),
+        Request::Auth(_) | Request::Alarm(_) | Request::Vote(_) => Err(RequestError::InvalidAuthMgmt),
     }
 }
 

@@ -38,7 +38,10 @@ const COLLECT_OVERDUE: Duration = Duration::from_millis(50);
 
 pub(super) fn run(engine: &Arc<Engine>, inbox: &Receiver<ToState>) {
     if let Err(error) = work(engine, inbox) {
-        engine.tell(Input::Failed(error.to_string()));
+        engine.tell(match error {
+            StateError::Diverged => Input::Diverged,
+            error => Input::Failed(error.to_string()),
+        });
     }
     // A clean end: what was applied needs no replay at the next start.
     if let Err(error) = engine.state.flush() {
@@ -154,7 +157,12 @@ fn collect(engine: &Engine) -> Result<bool, StateError> {
 
 /// Applies an entry; returns whether compaction left something to collect.
 fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
-    let Some(applied) = engine.state.apply(entry)? else { return Ok(false) };
+    let applied = engine.state.apply(entry)?;
+    engine.vote(entry.index);
+    let Some(applied) = applied else { return Ok(false) };
+    if let Ok(Answer::Voted(wrong)) = &applied.answer {
+        engine.judge(wrong)?;
+    }
     let compacted = matches!(applied.answer, Ok(Answer::Compact));
     count(&engine.metrics, &applied);
     if let Some(change) = applied.tokens {

@@ -229,6 +229,11 @@ impl Owner {
                 self.engine.ended.send_replace(Some(End::Storage(why)));
                 return false;
             }
+            Input::Diverged => {
+                tracing::error!("this member's state isn't the majority's; the member stops");
+                self.engine.ended.send_replace(Some(End::Diverged));
+                return false;
+            }
             Input::Stop => return false,
         }
         true

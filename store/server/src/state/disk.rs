@@ -6,7 +6,7 @@
 //! | `values` | revision | the value; none for a deletion |
 //! | `leases` | number | seconds, and those that the last checkpoint left |
 //! | `auth` | a name | a user, a role, or what holds for all of them |
-//! | `meta` | a name | applied index, revision, compacted revision, members, alarms |
+//! | `meta` | a name | applied index with its hash, revision, compacted revision, members, alarms, votes |
 //!
 //! Records and values lie apart so that the index is rebuilt without reading values. Both are
 //! ordered by revision: writes append, and compaction moves whole files.
@@ -22,11 +22,12 @@ use rocksdb::{
 };
 use store_core::alarms::Alarms;
 use store_core::auth::Auth;
+use store_core::divergence::{Chain, Hash, Votes};
 use store_core::errors::RequestError;
 use store_core::machine::Machine;
 use store_core::membership::Members;
 use store_core::mvcc::{Change, Mvcc, Revision, Values};
-use store_core::wire::{AlarmList, KeyValue, Membership, Record};
+use store_core::wire::{AlarmList, HashVotes, KeyValue, Membership, Record};
 
 use super::StateError;
 use super::folder::Generation;
@@ -43,6 +44,8 @@ pub(super) const COMPACTED: &[u8] = b"compacted";
 pub(super) const REVISION: &[u8] = b"revision";
 pub(super) const MEMBERS: &[u8] = b"members";
 pub(super) const ALARMS: &[u8] = b"alarms";
+pub(super) const VOTES: &[u8] = b"votes";
+pub(super) const CONDEMNED: &[u8] = b"condemned";
 
 const MEMTABLE_BYTES: usize = 8 << 20;
 const CACHE_BYTES: usize = 16 << 20;
@@ -185,6 +188,18 @@ impl Disk {
         word(0).zip(word(8)).ok_or(StateError::Damaged("the applied index can't be read"))
     }
 
+    /// The hash of everything up to the applied index.
+    fn chain(&self) -> Result<Chain, StateError> {
+        let Some(bytes) = self.get(APPLIED)? else { return Ok(Chain::default()) };
+        let hash = bytes.get(16..).and_then(|bytes| Hash::try_from(bytes).ok());
+        hash.map(Chain::of).ok_or(StateError::Damaged("the hash of what was applied can't be read"))
+    }
+
+    /// Whether a majority found this state to be wrong.
+    pub(super) fn is_condemned(&self) -> Result<bool, StateError> {
+        Ok(self.get(CONDEMNED)?.is_some())
+    }
+
     /// Rebuilds what is kept in memory.
     pub(super) fn load(&self) -> Result<Machine, StateError> {
         let members = match self.get(MEMBERS)? {
@@ -201,7 +216,15 @@ impl Disk {
                 Alarms::from_wire(&list)
             }
         };
-        Ok(Machine { mvcc: self.load_mvcc()?, members, auth: Arc::new(self.load_auth()?), alarms })
+        let votes = match self.get(VOTES)? {
+            None => Votes::default(),
+            Some(bytes) => {
+                let wire = HashVotes::decode(&*bytes).map_err(|_| StateError::Damaged("the votes can't be read"))?;
+                Votes::from_wire(&wire)
+            }
+        };
+        let (mvcc, auth) = (self.load_mvcc()?, Arc::new(self.load_auth()?));
+        Ok(Machine { mvcc, members, auth, alarms, chain: self.chain()?, votes })
     }
 
     fn load_auth(&self) -> Result<Auth, StateError> {
@@ -266,12 +289,16 @@ fn number(bytes: &[u8]) -> Option<i64> {
 }
 
 pub(super) fn lease_times(ttl: i64, remaining: i64) -> [u8; 16] {
-    position(ttl.cast_unsigned(), remaining.cast_unsigned())
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&ttl.to_be_bytes());
+    out[8..].copy_from_slice(&remaining.to_be_bytes());
+    out
 }
 
-pub(super) fn position(index: u64, term: u64) -> [u8; 16] {
-    let mut out = [0; 16];
+pub(super) fn position(index: u64, term: u64, hash: Hash) -> [u8; 32] {
+    let mut out = [0; 32];
     out[..8].copy_from_slice(&index.to_be_bytes());
-    out[8..].copy_from_slice(&term.to_be_bytes());
+    out[8..16].copy_from_slice(&term.to_be_bytes());
+    out[16..].copy_from_slice(&hash);
     out
 }

@@ -7,6 +7,7 @@ mod backup;
 mod cluster;
 mod damage;
 mod differential;
+mod divergence;
 mod etcdctl;
 mod failover;
 mod leases;
