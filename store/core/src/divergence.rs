@@ -15,8 +15,11 @@
 //! index, so it doesn't matter how much later it is applied, nor who leads then. One that a change
 //! of leader drops is made up for by the next. It costs one small entry a member in [`CHECK_ENTRIES`].
 //!
-//! What it doesn't find: a value that changes on disk does nothing until a command reads it. RocksDB's
-//! checksums find flipped bits as they are read, and `HashKV` compares what lies there.
+//! What this doesn't find: a value that changes on disk does nothing until a command reads it. So at
+//! each compaction members compare what lies on their disks as well, in the same way: what it keeps of
+//! the revisions since the compaction before, each version once. It is read in the background, and a
+//! member that hasn't come to its end by the next compaction has no vote. What is older isn't read
+//! again: there are RocksDB's checksums for flipped bits, and `HashKV` for who wants to compare all of it.
 //!
 //! A hash goes on from the one before, so whoever differed once differs for ever, until it gets
 //! another's state as a whole, with its hash. A version that hashes otherwise has to begin anew at a
@@ -25,7 +28,7 @@
 //! Invariants
 //!   D1  Members that did the same from the same beginning have the same hash, and none have it
 //!       that did different things, by SHA-256.
-//!   D2  What is kept is bounded: votes of members, at [`CHECKS_MAX`] indexes.
+//!   D2  What is kept is bounded: votes of members, at [`CHECKS_MAX`] indexes and compactions.
 //!   D3  Nobody is blamed without a majority against him.
 //! Checked by: divergence/tests.rs.
 
@@ -35,12 +38,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::errors::RequestError;
 use crate::membership::Members;
-use crate::mvcc::Writes;
+use crate::mvcc::{Change, Writes};
 use crate::wire::{HashVote, HashVotes};
 
 /// Entries from one comparison to the next.
 pub const CHECK_ENTRIES: u64 = 1024;
-/// Indexes whose votes are kept, for members that are behind.
+/// Indexes, and compactions, whose votes are kept, for members that are behind.
 const CHECKS_MAX: usize = 8;
 /// Whom an alarm is raised for if it isn't known who is wrong.
 pub const NOBODY_KNOWS: u64 = 0;
@@ -52,7 +55,31 @@ pub type Hash = [u8; 16];
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chain(Hash);
 
+/// A hash of versions as they lie on disk, in order.
+#[derive(Debug, Clone)]
+pub struct AtRest(Feed);
+
+impl Default for AtRest {
+    fn default() -> Self {
+        Self(Feed(Sha256::new()))
+    }
+}
+
+impl AtRest {
+    /// The next version, with its value.
+    pub fn add(&mut self, change: &Change) {
+        self.0.change(change);
+    }
+
+    /// The hash of all of them.
+    #[must_use]
+    pub fn hash(self) -> Hash {
+        self.0.finish()
+    }
+}
+
 /// Feeds a hash; parts of changing length go behind their length.
+#[derive(Debug, Clone)]
 struct Feed(Sha256);
 
 impl Feed {
@@ -63,6 +90,23 @@ impl Feed {
     fn bytes(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
+    }
+
+    fn change(&mut self, change: &Change) {
+        let kv = &change.kv;
+        for number in [change.at.main, change.at.sub, kv.create_revision, kv.version, kv.lease] {
+            self.number(number);
+        }
+        self.bytes(&kv.key);
+        self.bytes(&kv.value);
+    }
+
+    fn finish(self) -> Hash {
+        let mut hash = Hash::default();
+        let digest = self.0.finalize();
+        let (half, _) = digest.split_at(hash.len());
+        hash.copy_from_slice(half);
+        hash
     }
 
     /// Absent is something else than empty.
@@ -91,14 +135,7 @@ impl Chain {
         feed.bytes(&self.0);
         feed.number(index.cast_signed());
         feed.number(writes.changes.len() as i64);
-        for change in &writes.changes {
-            let kv = &change.kv;
-            for number in [change.at.main, change.at.sub, kv.create_revision, kv.version, kv.lease] {
-                feed.number(number);
-            }
-            feed.bytes(&kv.key);
-            feed.bytes(&kv.value);
-        }
+        writes.changes.iter().for_each(|change| feed.change(change));
         feed.number(writes.granted.len() as i64);
         for (id, ttl) in &writes.granted {
             feed.number(*id);
@@ -120,15 +157,16 @@ impl Chain {
             feed.maybe(value.as_deref());
         }
         feed.maybe(refused.map(|error| error.to_string()).as_deref().map(str::as_bytes));
-        let digest = feed.0.finalize();
-        let (half, _) = digest.split_at(self.0.len());
-        self.0.copy_from_slice(half);
+        self.0 = feed.finish();
     }
 }
 
-/// What members said of themselves, by index (D2).
+/// Whether it lies on disk, and the index or the compacted revision.
+type Subject = (bool, u64);
+
+/// What members said of themselves, by what it is about (D2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Votes(BTreeMap<u64, BTreeMap<u64, Hash>>);
+pub struct Votes(BTreeMap<Subject, BTreeMap<u64, Hash>>);
 
 impl Votes {
     /// Rebuilding from disk.
@@ -137,7 +175,7 @@ impl Votes {
         let mut votes = Self::default();
         for vote in &wire.votes {
             if let Ok(hash) = Hash::try_from(&*vote.hash) {
-                votes.0.entry(vote.index).or_default().insert(vote.member, hash);
+                votes.0.entry((vote.at_rest, vote.index)).or_default().insert(vote.member, hash);
             }
         }
         votes
@@ -146,9 +184,13 @@ impl Votes {
     /// As they are stored.
     #[must_use]
     pub fn to_wire(&self) -> HashVotes {
-        let one =
-            |index: u64, (member, hash): (&u64, &Hash)| HashVote { index, member: *member, hash: hash.to_vec().into() };
-        HashVotes { votes: self.0.iter().flat_map(|(index, votes)| votes.iter().map(|v| one(*index, v))).collect() }
+        let one = |(at_rest, index): Subject, (member, hash): (&u64, &Hash)| HashVote {
+            index,
+            member: *member,
+            hash: hash.to_vec().into(),
+            at_rest,
+        };
+        HashVotes { votes: self.0.iter().flat_map(|(about, votes)| votes.iter().map(|v| one(*about, v))).collect() }
     }
 
     /// Takes a vote; returns who is found to be wrong by it, [`NOBODY_KNOWS`] among them.
@@ -159,11 +201,13 @@ impl Votes {
         if members.get(vote.member).is_none() {
             return Vec::new();
         }
-        self.0.entry(vote.index).or_default().insert(vote.member, hash);
-        while self.0.len() > CHECKS_MAX {
-            self.0.pop_first();
+        let about = (vote.at_rest, vote.index);
+        self.0.entry(about).or_default().insert(vote.member, hash);
+        let alike: Vec<Subject> = self.0.range((about.0, 0)..=(about.0, u64::MAX)).map(|(about, _)| *about).collect();
+        for old in alike.iter().take(alike.len().saturating_sub(CHECKS_MAX)) {
+            self.0.remove(old);
         }
-        self.0.get(&vote.index).map(|votes| wrong(votes, members)).unwrap_or_default()
+        self.0.get(&about).map(|votes| wrong(votes, members)).unwrap_or_default()
     }
 }
 

@@ -36,7 +36,7 @@ use disk::{
     position,
 };
 use folder::{Folder, Generation};
-pub(crate) use hash::Hashed;
+pub(crate) use hash::{Hashed, Kept, Slice};
 
 /// Where a new cluster's log begins: one that joins later is behind it, and gets a snapshot.
 const FIRST: (u64, u64) = (1, 1);
@@ -115,6 +115,8 @@ pub(crate) struct Applied {
     pub(crate) checkpoints: Vec<(i64, i64)>,
     /// The members, if they changed.
     pub(crate) members: Option<Members>,
+    /// The compacted revision before and after, if it moved.
+    pub(crate) compacted: Option<(i64, i64)>,
     /// What raft must be told of it.
     pub(crate) conf_change: Option<ConfChange>,
     pub(crate) tokens: Option<TokenChange>,
@@ -235,6 +237,7 @@ impl State {
             disk.write(batch)?;
             return Ok(None);
         };
+        let compacted = machine.mvcc.compacted();
         let (writes, answer) = machine.apply(entry.index, &command, &**disk);
         if answer == Err(RequestError::Disk) {
             return Err(StateError::Damaged("a value that the index knows is missing"));
@@ -286,6 +289,7 @@ impl State {
             granted: writes.granted,
             ended: writes.ended,
             checkpoints: writes.checkpoints,
+            compacted: writes.compacted.map(|to| (compacted, to)),
             tokens: writes.tokens,
         }))
     }
@@ -318,7 +322,7 @@ impl State {
     pub(crate) fn changes(&self, from: i64, to: i64, limit: usize) -> Result<Vec<Change>, RequestError> {
         let disk = self.disk();
         let (mut out, mut bytes): (Vec<Change>, usize) = (Vec::new(), 0);
-        for record in disk.records(from) {
+        for record in disk.records(Revision { main: from, sub: 0 }) {
             let (at, mut kv, _) = record.map_err(|_| RequestError::Disk)?;
             let full = (out.len() >= limit || bytes >= CHANGES_BYTES_MAX)
                 && out.last().is_some_and(|last| last.at.main != at.main);

@@ -101,7 +101,10 @@ fn verdicts(members: &Members, votes: &str) -> Vec<Vec<u64>> {
     let verdict = |vote: &str| {
         let (member, letter) = vote.split_once(':').expect("a vote");
         let hash = Bytes::copy_from_slice(&[letter.as_bytes()[0]; 16]);
-        table.apply(&HashVote { index: CHECK_ENTRIES, member: member.parse().expect("a number"), hash }, members)
+        table.apply(
+            &HashVote { index: CHECK_ENTRIES, member: member.parse().expect("a number"), hash, at_rest: false },
+            members,
+        )
     };
     votes.split(' ').map(verdict).collect()
 }
@@ -132,16 +135,20 @@ fn old_votes_are_forgotten_and_the_rest_is_stored() {
     let mut votes = Votes::default();
     for check in 0..3 * CHECKS_MAX as u64 {
         for member in 1..=2 {
-            votes.apply(&HashVote { index: check, member, hash: vec![7; 16].into() }, &members);
+            votes.apply(&HashVote { index: check, member, hash: vec![7; 16].into(), at_rest: false }, &members);
         }
     }
-    assert_eq!(votes.to_wire().votes.len(), 2 * CHECKS_MAX);
+    // Compactions count by themselves.
+    for at in 1..3 * CHECKS_MAX as u64 {
+        votes.apply(&HashVote { index: at, member: 1, hash: vec![7; 16].into(), at_rest: true }, &members);
+    }
+    assert_eq!(votes.to_wire().votes.len(), 3 * CHECKS_MAX);
     assert_eq!(Votes::from_wire(&votes.to_wire()), votes);
-    let late = HashVote { index: 0, member: 3, hash: vec![8; 16].into() };
+    let late = HashVote { index: 0, member: 3, hash: vec![8; 16].into(), at_rest: false };
     assert_eq!(votes.apply(&late, &members), Vec::<u64>::new());
-    let short = HashVote { index: u64::MAX, member: 3, hash: vec![8; 15].into() };
+    let short = HashVote { index: u64::MAX, member: 3, hash: vec![8; 15].into(), at_rest: false };
     assert_eq!(votes.apply(&short, &members), Vec::<u64>::new());
-    assert_eq!(votes.to_wire().votes.len(), 2 * CHECKS_MAX);
+    assert_eq!(votes.to_wire().votes.len(), 3 * CHECKS_MAX);
 }
 
 /// A verdict is an alarm, on every member at the same place.
@@ -149,7 +156,7 @@ fn old_votes_are_forgotten_and_the_rest_is_stored() {
 fn who_is_found_wrong_gets_an_alarm() {
     let mut machine = Machine { members: members(3, 0), ..Machine::default() };
     for (member, letter) in [(1, 7), (2, 8), (3, 7)] {
-        let vote = HashVote { index: CHECK_ENTRIES, member, hash: vec![letter; 16].into() };
+        let vote = HashVote { index: CHECK_ENTRIES, member, hash: vec![letter; 16].into(), at_rest: false };
         run(&mut machine, CHECK_ENTRIES + member, Request::Vote(vote), &Constant(""));
     }
     assert!(machine.alarms.is_raised_for(2, AlarmType::Corrupt));

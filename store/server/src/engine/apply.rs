@@ -12,7 +12,7 @@ use store_core::mvcc::Answer;
 
 use super::{Copied, Engine, Input};
 use crate::metrics::Metrics;
-use crate::state::{Applied, Received, StateError};
+use crate::state::{Applied, Kept, Received, StateError};
 
 /// What the state thread is given.
 pub(super) enum ToState {
@@ -53,9 +53,11 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
     let (mut entries, mut bytes) = (0, 0);
     // Compaction of an earlier run may not be done.
     let mut collecting = true;
+    // What the last compaction kept, until it is compared.
+    let mut kept = None;
     let mut last_slice = Instant::now();
     loop {
-        let next = if collecting {
+        let next = if collecting || kept.is_some() {
             let waited = if last_slice.elapsed() < COLLECT_OVERDUE {
                 inbox.recv_timeout(COLLECT_PAUSE)
             } else {
@@ -64,7 +66,8 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
             match waited {
                 Ok(next) => next,
                 Err(RecvTimeoutError::Timeout) => {
-                    collecting = collect(engine)?;
+                    collecting = collecting && collect(engine)?;
+                    kept = kept.map(|kept| engine.read_kept(kept)).transpose()?.flatten();
                     last_slice = Instant::now();
                     continue;
                 }
@@ -82,7 +85,10 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                 for entry in &list {
                     entries += 1;
                     bytes += entry.data.len();
-                    collecting |= apply(engine, entry)?;
+                    if let Some(compacted) = apply(engine, entry)? {
+                        collecting = true;
+                        kept = Some(Kept::of(compacted));
+                    }
                 }
                 if begun.elapsed() > SLOW_APPLY {
                     engine.metrics.slow_applies.inc();
@@ -110,6 +116,7 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                 // Whose password changed in between isn't known, so no token is good any more.
                 engine.change_tokens(TokenChange::AllGone);
                 collecting = true;
+                kept = None;
                 // The owner waits for this; it ends only with the member.
                 let _ = done.send(());
             }
@@ -155,15 +162,14 @@ fn collect(engine: &Engine) -> Result<bool, StateError> {
     Ok(more)
 }
 
-/// Applies an entry; returns whether compaction left something to collect.
-fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
+/// Applies an entry; returns from where to where it moved the compacted revision.
+fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<Option<(i64, i64)>, StateError> {
     let applied = engine.state.apply(entry)?;
     engine.vote(entry.index);
-    let Some(applied) = applied else { return Ok(false) };
+    let Some(applied) = applied else { return Ok(None) };
     if let Ok(Answer::Voted(wrong)) = &applied.answer {
         engine.judge(wrong)?;
     }
-    let compacted = matches!(applied.answer, Ok(Answer::Compact));
     count(&engine.metrics, &applied);
     if let Some(change) = applied.tokens {
         engine.change_tokens(change);
@@ -179,5 +185,5 @@ fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<bool, StateError> {
         engine.publish(applied.changes, applied.revision);
     }
     engine.answer(applied.request_id, applied.answer.map(|answer| (answer, applied.revision)));
-    Ok(compacted)
+    Ok(applied.compacted)
 }

@@ -2,24 +2,40 @@
 //! member that a majority finds wrong ends.
 
 use prost::Message as _;
-use store_core::divergence::{CHECK_ENTRIES, NOBODY_KNOWS};
+use store_core::divergence::{CHECK_ENTRIES, Hash, NOBODY_KNOWS};
 use store_core::wire::command::Request;
 use store_core::wire::{Command, HashVote};
 use tokio::sync::oneshot;
 
 use super::{Engine, Input};
-use crate::state::StateError;
+use crate::state::{Kept, Slice, StateError};
 
 impl Engine {
     /// An entry was applied, and no other since.
     pub(super) fn vote(&self, index: u64) {
+        if index.is_multiple_of(CHECK_ENTRIES) {
+            self.say(index, self.state.hash(), false);
+        }
+    }
+
+    /// Reads on what a compaction kept; returns what is left to be read.
+    pub(super) fn read_kept(&self, kept: Kept) -> Result<Option<Kept>, StateError> {
+        match self.state.read_kept(kept)? {
+            Slice::More(kept) => return Ok(Some(kept)),
+            Slice::Done { compacted, hash } => self.say(compacted.cast_unsigned(), hash, true),
+            Slice::Overtaken => tracing::debug!("the next compaction came before the last one was compared"),
+        }
+        Ok(None)
+    }
+
+    fn say(&self, index: u64, hash: Hash, at_rest: bool) {
         // One alone has nobody to agree with.
-        if !index.is_multiple_of(CHECK_ENTRIES) || self.members.borrow().iter().count() < 2 {
+        if self.members.borrow().iter().count() < 2 {
             return;
         }
-        let vote = HashVote { index, member: self.id, hash: self.state.hash().to_vec().into() };
+        let vote = HashVote { index, member: self.id, hash: hash.to_vec().into(), at_rest };
         let command = Command { request: Some(Request::Vote(vote)), by_member: true, ..Command::default() };
-        // One that is dropped is made up for at the next index.
+        // One that is dropped is made up for by the next.
         let (dropped, _) = oneshot::channel();
         self.send(Input::Propose { command: command.encode_to_vec(), dropped });
     }

@@ -163,9 +163,9 @@ impl Disk {
     /// Records from a revision on: changes without their values, and how long those are.
     pub(super) fn records(
         &self,
-        from: i64,
+        from: Revision,
     ) -> impl Iterator<Item = Result<(Revision, KeyValue, u32), StateError>> + '_ {
-        let start = change_key(Revision { main: from, sub: 0 });
+        let start = change_key(from);
         let mode = IteratorMode::From(&start, rocksdb::Direction::Forward);
         self.db.iterator_cf(self.family(RECORDS), mode).map(|item| {
             let (key, record) = item.map_err(|e| self.unreadable(&e))?;
@@ -251,7 +251,7 @@ impl Disk {
         if compacted > 0 {
             mvcc.restore_compacted(compacted);
         }
-        for record in self.records(0) {
+        for record in self.records(Revision { main: 0, sub: 0 }) {
             let (at, kv, value_bytes) = record?;
             mvcc.restore_change(at, &kv, value_bytes);
         }

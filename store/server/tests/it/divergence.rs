@@ -33,6 +33,17 @@ async fn id(cluster: &Cluster, at: usize) -> u64 {
     status.header().map_or(0, ResponseHeader::member_id)
 }
 
+/// Until a member knows that another is wrong, and nobody else.
+async fn wait_for_alarm(cluster: &Cluster, at: usize, odd: u64) {
+    eventually("the alarm", async || {
+        let mut client = cluster.client(at).await;
+        let alarms = client.alarm(AlarmAction::Get, AlarmType::None, None).await.map_err(|e| e.to_string())?;
+        let found: Vec<_> = alarms.alarms().iter().map(|alarm| (alarm.member_id(), alarm.alarm())).collect();
+        if found == [(odd, AlarmType::Corrupt)] { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}
+
 async fn put_many(cluster: &Cluster, at: usize) -> Result<(), etcd_client::Error> {
     let client = cluster.client(at).await;
     for begin in (0..PUTS).step_by(AT_ONCE) {
@@ -74,13 +85,7 @@ async fn a_leader_that_differs_ends_and_the_majority_says_why() {
     assert!(matches!(ended, Err(ServeError::Diverged)), "{ended:?}");
     let third = (odd + 2) % 3;
     for at in [other, third] {
-        eventually("the alarm", async || {
-            let mut client = cluster.client(at).await;
-            let alarms = client.alarm(AlarmAction::Get, AlarmType::None, None).await.map_err(|e| e.to_string())?;
-            let found: Vec<_> = alarms.alarms().iter().map(|alarm| (alarm.member_id(), alarm.alarm())).collect();
-            if found == [(odd_id, AlarmType::Corrupt)] { Ok(()) } else { Err(format!("{found:?}")) }
-        })
-        .await;
+        wait_for_alarm(&cluster, at, odd_id).await;
         let mut client = cluster.client(at).await;
         assert_eq!(client.get("b", None).await.expect("a read").kvs()[0].value(), b"right");
         let refused = client.put("c", "x", None).await.expect_err("corrupt");
@@ -100,6 +105,27 @@ async fn a_leader_that_differs_ends_and_the_majority_says_why() {
     client.put("c", "x", None).await.expect("a put");
 }
 
+/// What no command reads is compared at the next compaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_on_disk_is_found_by_compaction() {
+    let mut cluster = Cluster::started(3).await;
+    let odd = (cluster.wait_for_leader().await + 1) % 3;
+    let (other, odd_id) = ((odd + 1) % 3, id(&cluster, odd).await);
+    cluster.client(other).await.put("a", "1", None).await.expect("a put");
+    cluster.client(odd).await.get("a", None).await.expect("applied there, too");
+    cluster.stop(odd).await;
+    change_values(&cluster.members[odd].config.data_dir);
+    cluster.start(odd);
+    let found = eventually("it is back", async || cluster.client(odd).await.get("a", None).await).await;
+    assert_eq!(found.kvs()[0].value(), b"changed", "nothing has found it yet");
+    let mut client = cluster.client(other).await;
+    let revision = client.put("b", "2", None).await.expect("a put").header().map_or(0, ResponseHeader::revision);
+    client.compact(revision, None).await.expect("compacted");
+    let ended = cluster.end(odd).await;
+    assert!(matches!(ended, Err(ServeError::Diverged)), "{ended:?}");
+    wait_for_alarm(&cluster, other, odd_id).await;
+}
+
 /// Restarts, snapshots and many entries make no difference where there is none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_agree_go_on() {
@@ -116,6 +142,10 @@ async fn members_that_agree_go_on() {
     cluster.start(joined);
     eventually("joined", async || cluster.client(joined).await.get("n0", None).await).await;
     for at in [away, joined, leader] {
+        put_many(&cluster, at).await.expect("puts");
+        let mut client = cluster.client(at).await;
+        let revision = client.get("n0", None).await.expect("a read").header().map_or(0, ResponseHeader::revision);
+        client.compact(revision, None).await.expect("compacted");
         put_many(&cluster, at).await.expect("puts");
         let alarms = cluster.client(at).await.alarm(AlarmAction::Get, AlarmType::None, None).await.expect("alarms");
         assert_eq!(alarms.alarms().len(), 0);
