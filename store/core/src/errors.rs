@@ -170,6 +170,18 @@ pub enum RequestError {
     /// Members disagree: until an operator has ended the alarm, nothing is changed.
     #[error("etcdserver: corrupt cluster")]
     Corrupt,
+    /// A version that is none.
+    #[error("etcdserver: wrong downgrade target version format")]
+    DowngradeVersionFormat,
+    /// Another version than the one below.
+    #[error("etcdserver: invalid downgrade target version")]
+    DowngradeTarget,
+    /// The version below, which there is of etcd and not of this store.
+    #[error("the store can't be downgraded: it has no older format; restore a snapshot with the version that took it")]
+    NoDowngrade,
+    /// An action that doesn't exist.
+    #[error("etcdserver: unknown method")]
+    UnknownMethod,
     /// The member's disk failed; it must stop.
     #[error("etcdserver: the member's storage failed")]
     Disk,

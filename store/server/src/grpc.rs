@@ -2,6 +2,7 @@
 
 mod auth;
 mod cluster;
+mod downgrade;
 mod election;
 mod fragment;
 mod kv;
@@ -134,6 +135,8 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::RoleEmpty
         | E::AuthFailed
         | E::PermissionNotGiven
+        | E::DowngradeVersionFormat
+        | E::DowngradeTarget
         | E::InvalidAuthMgmt
         | E::AuthOldRevision => Code::InvalidArgument,
         E::RootUserMissing
@@ -148,7 +151,7 @@ pub(crate) fn status(error: RequestError) -> Status {
         E::PermissionDenied => Code::PermissionDenied,
         E::InvalidAuthToken => Code::Unauthenticated,
         // etcd gives these no code.
-        E::PasswordTooLong | E::VerifyOnly => Code::Unknown,
+        E::PasswordTooLong | E::VerifyOnly | E::UnknownMethod => Code::Unknown,
         E::Compacted | E::Future | E::LeaseTooLong => Code::OutOfRange,
         E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
         E::LeaseExists
@@ -160,7 +163,7 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::TooManyLearners
         | E::NotLeader
         | E::BadTransferee => Code::FailedPrecondition,
-        E::StreamSort | E::StreamFilter => Code::Unimplemented,
+        E::StreamSort | E::StreamFilter | E::NoDowngrade => Code::Unimplemented,
         E::Busy | E::NoSpace => Code::ResourceExhausted,
         E::NoLeader
         | E::Timeout

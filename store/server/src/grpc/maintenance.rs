@@ -5,8 +5,9 @@ use store_core::mvcc::Answer;
 use store_core::wire::command::Request as Command;
 use store_core::wire::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
-    HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader,
-    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
+    MoveLeaderResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    alarm_request::AlarmAction,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -74,6 +75,10 @@ impl Maintenance for Service {
         }
         self.engine.move_leader(&self.peers, request.into_inner().target_id).await.map_err(status)?;
         Ok(Response::new(MoveLeaderResponse { header: self.header_now() }))
+    }
+
+    async fn downgrade(&self, request: Request<DowngradeRequest>) -> Reply<DowngradeResponse> {
+        self.answer_downgrade(&request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Reply<HashResponse> {

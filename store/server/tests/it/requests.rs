@@ -1,8 +1,12 @@
 //! What requests do, through the etcd-client crate.
 
 use etcd_client::{Compare, CompareOp, EventType, GetOptions, PutOptions, Txn, TxnOp, WatchOptions};
+use store_core::wire::downgrade_request::DowngradeAction;
+use store_core::wire::{DowngradeRequest, DowngradeResponse};
+use tonic::Code;
 
 use crate::cluster::Cluster;
+use crate::differential::server::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_member_reads_its_writes_through_any_other() {
@@ -106,4 +110,29 @@ async fn a_lease_ends_and_takes_its_key_along() {
     };
     assert_eq!(event.event_type(), EventType::Delete);
     assert_eq!(client.lease_time_to_live(lease, None).await.expect("an answer").ttl(), -1);
+}
+
+/// Nothing can be downgraded, and what is only asked about it is answered as by etcd 3.6.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_downgrade_is_answered_and_not_begun() {
+    let cluster = Cluster::started(1).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    let ask = async |action: i32, version: &str| {
+        let request = DowngradeRequest { action, version: version.to_owned() };
+        let answer: Result<DowngradeResponse, _> = server.unary("/etcdserverpb.Maintenance/Downgrade", request).await;
+        answer.map(|answer| answer.version).map_err(|status| (status.code(), status.message().to_owned()))
+    };
+    let (validate, enable, cancel) =
+        (DowngradeAction::Validate as i32, DowngradeAction::Enable as i32, DowngradeAction::Cancel as i32);
+    let refused = |code: Code, text: &str| Err((code, text.to_owned()));
+    let wrong_target = refused(Code::InvalidArgument, "etcdserver: invalid downgrade target version");
+    let wrong_format = refused(Code::InvalidArgument, "etcdserver: wrong downgrade target version format");
+    assert_eq!(ask(validate, "3.5").await, Ok("3.6".to_owned()));
+    assert_eq!(ask(validate, "3.4.0").await, wrong_target);
+    assert_eq!(ask(enable, "3.6.0").await, wrong_target);
+    assert_eq!(ask(enable, "new").await, wrong_format);
+    let (code, text) = ask(enable, "3.5.0").await.expect_err("there is no older format");
+    assert!(code == Code::Unimplemented && text.contains("no older format"), "{text}");
+    assert_eq!(ask(cancel, "anything").await, Ok("3.6".to_owned()));
+    assert_eq!(ask(9, "3.5").await, refused(Code::Unknown, "etcdserver: unknown method"));
 }
