@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_transport(false)
         .bytes(".")
         .extern_path(".etcdserverpb", "::store_core::wire")
+        // The same on the wire, with events that are encoded once for all watchers.
+        .extern_path(".etcdserverpb.WatchResponse", "crate::grpc::watch::Answer")
         .compile_fds(files)?;
     println!("cargo:rerun-if-changed=../core/proto");
     Ok(())

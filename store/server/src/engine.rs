@@ -17,19 +17,20 @@ mod leader;
 mod owner;
 mod persist;
 mod quota;
+mod ring;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Message};
 use store_core::auth::Asker;
@@ -39,7 +40,7 @@ use store_core::lease::Renewal;
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
-use store_core::wire::{Command, MemberChange, command::Request, peer_answer};
+use store_core::wire::{Command, KeyValue, MemberChange, command::Request, peer_answer};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -50,6 +51,8 @@ use crate::peers::Peers;
 use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
 use owner::OwnerTiming;
+use ring::Ring;
+pub(crate) use ring::{Slice, Told};
 pub(crate) use snapshots::Copied;
 
 /// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the
@@ -64,9 +67,9 @@ const WAITING_MAX: usize = 20_000;
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// Backups that are sent at once.
 const BACKUPS_MAX: usize = 2;
-/// Recent changes that watchers read without touching the disk.
-const RING_CHANGES_MAX: usize = 4096;
-const RING_BYTES_MAX: usize = 4 << 20;
+
+/// Watchers of all clients; each is some hundred bytes and a look at every change.
+const WATCHERS_MAX: usize = 100_000;
 
 /// What the owner is told.
 pub(crate) enum Input {
@@ -149,15 +152,6 @@ pub(crate) struct Position {
     pub(crate) committed: u64,
 }
 
-/// Recent changes in order, each shared by all watchers.
-#[derive(Default)]
-struct Ring {
-    changes: VecDeque<Arc<Change>>,
-    bytes: usize,
-    /// Changes of revisions at or below this aren't all in the ring.
-    floor: i64,
-}
-
 /// Why a member ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
@@ -186,7 +180,9 @@ pub(crate) struct Engine {
     applied: AtomicU64,
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
-    ring: Mutex<Ring>,
+    ring: RwLock<Ring>,
+    /// Watchers of this member, which are bounded.
+    pub(crate) watchers: Arc<tokio::sync::Semaphore>,
     /// What compaction to here left behind is deleted.
     collected: watch::Sender<i64>,
     tokens: Mutex<Tokens>,
@@ -269,7 +265,8 @@ impl Engine {
             applied: AtomicU64::new(applied),
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
-            ring: Mutex::new(Ring { floor: revision, ..Ring::default() }),
+            ring: RwLock::new(Ring::new(revision)),
+            watchers: Arc::new(tokio::sync::Semaphore::new(WATCHERS_MAX)),
             collected: watch::Sender::new(0),
             tokens: Mutex::new(Tokens::new(u64::try_from(config.auth_token_ttl.as_millis()).unwrap_or(u64::MAX))),
             begun: Instant::now(),
@@ -409,24 +406,53 @@ impl Engine {
         }
     }
 
-    /// Changes from revision `from` on, whole revisions, up to what is published.
-    ///
-    /// From the ring if it reaches back that far, else from disk; at most a bounded number at once.
-    pub(crate) fn changes_from(&self, from: i64) -> Result<Vec<Arc<Change>>, RequestError> {
-        const AT_ONCE: usize = 1000;
-        {
-            let ring = self.ring.lock();
-            if from > ring.floor {
-                let start = ring.changes.partition_point(|c| c.at.main < from);
-                let mut end = (start + AT_ONCE).min(ring.changes.len());
-                while end < ring.changes.len() && ring.changes[end].at.main == ring.changes[end - 1].at.main {
-                    end += 1;
-                }
-                return Ok(ring.changes.range(start..end).cloned().collect());
+    /// Wanted changes of the revisions `from..=to` that the ring holds; `None` if it doesn't reach back that far.
+    pub(crate) fn recent(
+        &self,
+        from: i64,
+        to: i64,
+        bytes_max: usize,
+        wanted: impl Fn(&[u8], bool) -> bool,
+    ) -> Option<Slice> {
+        let ring = self.ring.read();
+        let mut slice = Slice::new(from);
+        for told in ring.from(from)?.take_while(|told| told.at.main <= to) {
+            if slice.ends_before(told.at.main, bytes_max) {
+                return Some(slice);
             }
+            slice.take(told.at.main, wanted(&told.key, told.is_deletion).then(|| told.clone()));
         }
-        let to = *self.revision.borrow();
-        Ok(self.state.changes(from, to, AT_ONCE)?.into_iter().map(Arc::new).collect())
+        slice.reached = to;
+        Some(slice)
+    }
+
+    /// The same from disk, where all is that compaction left. Reads for one watcher: nobody shares it.
+    pub(crate) fn past(
+        &self,
+        from: i64,
+        to: i64,
+        bytes_max: usize,
+        wanted: impl Fn(&[u8], bool) -> bool,
+    ) -> Result<Slice, RequestError> {
+        let kept = self.ring.read().kept().clone();
+        let mut slice = Slice::new(from);
+        let end = self.state.each_change(from, to, |at, kv, value| {
+            if slice.ends_before(at.main, bytes_max) {
+                return Ok(false);
+            }
+            let told = if wanted(&kv.key, kv.version == 0) {
+                let kv = if kv.version == 0 { kv } else { KeyValue { value: value()?, ..kv } };
+                Some(Arc::new(Told::new(Change { at, kv }, &kept)))
+            } else {
+                None
+            };
+            slice.take(at.main, told);
+            Ok(true)
+        })?;
+        if end {
+            slice.reached = to;
+        }
+        Ok(slice)
     }
 
     /// Requests that wait for their command to be applied.
@@ -436,24 +462,16 @@ impl Engine {
 
     /// Publishes applied changes to watchers.
     fn publish(&self, changes: Vec<Change>, revision: i64) {
-        let mut ring = self.ring.lock();
-        for change in changes {
-            ring.bytes += change.kv.key.len() + change.kv.value.len();
-            ring.changes.push_back(Arc::new(change));
-        }
-        while ring.changes.len() > RING_CHANGES_MAX || ring.bytes > RING_BYTES_MAX {
-            let Some(oldest) = ring.changes.pop_front() else { break };
-            ring.bytes -= oldest.kv.key.len() + oldest.kv.value.len();
-            // A revision that lost a change isn't whole any more.
-            ring.floor = oldest.at.main;
-        }
-        drop(ring);
+        self.metrics.watching.events.inc_by(changes.len() as u64);
+        let kept = self.ring.read().kept().clone();
+        let told = changes.into_iter().map(|change| Arc::new(Told::new(change, &kept))).collect();
+        self.ring.write().push(told);
         self.revision.send_if_modified(|now| std::mem::replace(now, revision) != revision);
     }
 
     /// Forgets everything recent, after a snapshot replaced the state.
     fn restart_ring(&self, revision: i64) {
-        *self.ring.lock() = Ring { floor: revision, ..Ring::default() };
+        *self.ring.write() = Ring::new(revision);
         self.revision.send_replace(revision);
     }
 

@@ -6,6 +6,7 @@
 
 mod grpc;
 mod process;
+mod watching;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 pub(crate) use grpc::{Grpc, watch_calls};
+pub(crate) use watching::Watching;
 
 /// Labels whose names are not Rust's.
 type Labels = Vec<(String, String)>;
@@ -46,6 +48,7 @@ pub(crate) struct Metrics {
     peer_sent: Family<Labels, Counter>,
     peer_received: Family<Labels, Counter>,
     pub(crate) grpc: Grpc,
+    pub(crate) watching: Watching,
 }
 
 /// What a member is at the moment.
@@ -179,6 +182,7 @@ impl Metrics {
             peer_sent,
             peer_received,
             grpc: Grpc::new(registry),
+            watching: Watching::new(registry),
             registry: own,
         }
     }

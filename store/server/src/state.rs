@@ -29,7 +29,7 @@ use store_core::errors::RequestError;
 use store_core::machine::{Machine, command};
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
-use store_core::wire::BackupHeader;
+use store_core::wire::{BackupHeader, KeyValue};
 
 use disk::{
     ALARMS, APPLIED, AUTH, COMPACTED, CONDEMNED, Damage, Disk, LEASES, MEMBERS, META, REVISION, VOTES, lease_times,
@@ -40,8 +40,6 @@ pub(crate) use hash::{Hashed, Kept, Slice};
 
 /// Where a new cluster's log begins: one that joins later is behind it, and gets a snapshot.
 const FIRST: (u64, u64) = (1, 1);
-/// Old changes read for a watcher at once fill about this much.
-const CHANGES_BYTES_MAX: usize = 4 << 20;
 
 /// Why the state can't be used. The member must stop.
 #[derive(Debug, thiserror::Error)]
@@ -317,25 +315,25 @@ impl State {
         self.current.read().disk.clone()
     }
 
-    /// The changes of the revisions `from..=to`, in order, at most about `limit` of them
-    /// and [`CHANGES_BYTES_MAX`]: a revision is never cut.
-    pub(crate) fn changes(&self, from: i64, to: i64, limit: usize) -> Result<Vec<Change>, RequestError> {
+    /// Gives `take` the changes of the revisions `from..=to` in order, the values only if it wants them, until it
+    /// returns `false`. Returns whether it was given all.
+    pub(crate) fn each_change(
+        &self,
+        from: i64,
+        to: i64,
+        mut take: impl FnMut(Revision, KeyValue, &dyn Fn() -> Result<Bytes, RequestError>) -> Result<bool, RequestError>,
+    ) -> Result<bool, RequestError> {
         let disk = self.disk();
-        let (mut out, mut bytes): (Vec<Change>, usize) = (Vec::new(), 0);
         for record in disk.records(Revision { main: from, sub: 0 }) {
-            let (at, mut kv, _) = record.map_err(|_| RequestError::Disk)?;
-            let full = (out.len() >= limit || bytes >= CHANGES_BYTES_MAX)
-                && out.last().is_some_and(|last| last.at.main != at.main);
-            if at.main > to || full {
+            let (at, kv, _) = record.map_err(|_| RequestError::Disk)?;
+            if at.main > to {
                 break;
             }
-            if kv.version != 0 {
-                kv.value = disk.value(at)?;
+            if !take(at, kv, &|| disk.value(at))? {
+                return Ok(false);
             }
-            bytes += kv.key.len() + kv.value.len();
-            out.push(Change { at, kv });
         }
-        Ok(out)
+        Ok(true)
     }
 
     /// Copies the state as it is now into a folder that isn't there yet; what raft must know of it.

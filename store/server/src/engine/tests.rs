@@ -31,9 +31,13 @@ async fn collection_is_told_when_nothing_is_left_of_what_was_compacted() {
     let compact = CompactionRequest { revision, physical: true };
     engine.propose(&Asker::Nobody, Request::Compact(compact)).await.expect("compacted");
     engine.collected(revision).await.expect("collected");
-    let left = engine.state.changes(1, revision, usize::MAX).expect("a read");
-    assert_eq!(left.len(), KEYS, "the newest version of each key, and nothing else");
-    assert!(left.iter().all(|change| change.kv.value == "new"));
+    let mut left = 0;
+    let all = engine.state.each_change(1, revision, |_, _, value| {
+        left += 1;
+        assert_eq!(value().expect("a value"), "new");
+        Ok(true)
+    });
+    assert_eq!((all, left), (Ok(true), KEYS), "the newest version of each key, and nothing else");
     engine.send(Input::Stop);
     tokio::task::spawn_blocking(move || running.join()).await.expect("ended");
 }

@@ -3,16 +3,16 @@
 //! Source: etcd `rpc.proto` WatchCreateRequest.fragment, `v3rpc/watch.go` sendFragments.
 
 use prost::Message as _;
-use store_core::wire::{Event, WatchResponse};
 
-/// What an event adds to the response it stands in: a tag, its length, itself.
-fn size(event: &Event) -> usize {
-    let length = event.encoded_len();
-    1 + prost::length_delimiter_len(length) + length
+use super::watch::Answer;
+
+/// What an encoded event adds to the response it stands in: a tag, its length, itself.
+fn size(event: &[u8]) -> usize {
+    1 + prost::length_delimiter_len(event.len()) + event.len()
 }
 
 /// The response in messages smaller than `bytes_max`, as far as single events are; all but the last are marked.
-pub(super) fn fragments(mut response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
+pub(super) fn fragments(mut response: Answer, bytes_max: usize) -> Vec<Answer> {
     if response.events.len() < 2 || response.encoded_len() < bytes_max {
         return vec![response];
     }
@@ -37,14 +37,9 @@ pub(super) fn fragments(mut response: WatchResponse, bytes_max: usize) -> Vec<Wa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use store_core::wire::KeyValue;
 
-    fn response(values: &[usize]) -> WatchResponse {
-        let event = |length: &usize| {
-            let kv = KeyValue { key: "k".into(), value: vec![b'v'; *length].into(), ..KeyValue::default() };
-            Event { kv: Some(kv), ..Event::default() }
-        };
-        WatchResponse { watch_id: 3, events: values.iter().map(event).collect(), ..WatchResponse::default() }
+    fn response(values: &[usize]) -> Answer {
+        Answer { watch_id: 3, events: values.iter().map(|n| vec![b'v'; *n].into()).collect(), ..Answer::default() }
     }
 
     fn shape(values: &[usize], bytes_max: usize) -> Vec<(usize, bool)> {

@@ -2,7 +2,8 @@
 //!
 //! A stream serves its watchers in turn: whenever there is a new revision, each
 //! reads on from its cursor, from the ring of recent changes or from disk. Nothing
-//! is queued for a slow client: its cursor just stays behind.
+//! is queued for a slow client beyond a bounded number of bytes: its cursor just stays
+//! behind, and only once there is room is a slice read for it.
 //!
 //! Invariants
 //!   W1  A watcher gets each matching change once, in order of revision, and a
@@ -14,38 +15,65 @@
 //!       compaction ended it before.
 //!   W6  The watchers of a stream go forward together: none is given a revision before
 //!       the others have all that was published before its turn came.
+//!   W7  A stream that waits for its client holds no events but those counted in its outbox.
 //! Source: etcd `server/etcdserver/api/v3rpc/watch.go`, `server/storage/mvcc/watcher.go`.
+
+mod answer;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use store_core::auth::{Access, Asker, Auth};
 use store_core::errors::RequestError;
-use store_core::mvcc::{Change, in_range};
-use store_core::wire::event::EventType;
+use store_core::mvcc::in_range;
 use store_core::wire::watch_create_request::FilterType;
 use store_core::wire::watch_request::RequestUnion;
-use store_core::wire::{Event, WatchCreateRequest, WatchRequest, WatchResponse};
-use tokio::sync::mpsc;
+use store_core::wire::{WatchCreateRequest, WatchRequest};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fragment::fragments;
 use super::services::watch_server::Watch;
 use super::{Service, status};
 use crate::auth::{Credentials, guard};
+use crate::engine::{Engine, Slice};
+pub(crate) use answer::Answer;
+use answer::{Counted, Gone, Outbox, Room, SLICE_BYTES_MAX};
 
-/// Answers that wait for a client.
-const ANSWERS_MAX: usize = 16;
 /// Watchers of one stream.
 const WATCHERS_MAX: usize = 10_000;
 /// An idle watcher that asked for it is told its progress this often, as in etcd.
 const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 
+/// What a watcher wants to be told of.
+#[derive(Clone)]
+struct Wanted {
+    key: Bytes,
+    range_end: Bytes,
+    no_puts: bool,
+    no_deletes: bool,
+}
+
+impl Wanted {
+    fn of(request: &WatchCreateRequest) -> Self {
+        let without = |filter: FilterType| request.filters.contains(&(filter as i32));
+        let (no_puts, no_deletes) = (without(FilterType::Noput), without(FilterType::Nodelete));
+        Self { key: request.key.clone(), range_end: request.range_end.clone(), no_puts, no_deletes }
+    }
+
+    fn matches(&self, key: &[u8], is_deletion: bool) -> bool {
+        in_range(key, &self.key, &self.range_end) && !(if is_deletion { self.no_deletes } else { self.no_puts })
+    }
+}
+
 struct Watcher {
-    request: WatchCreateRequest,
+    wanted: Wanted,
+    prev_kv: bool,
+    fragment: bool,
+    progress_notify: bool,
     /// First revision not given yet.
     next: i64,
     /// Who wants to know, and by which users and roles it was decided that he may.
@@ -53,6 +81,8 @@ struct Watcher {
     decided: (bool, u64),
     /// Compaction overtook it (W5).
     ended: bool,
+    /// Its place among the member's watchers, and in its metrics.
+    _place: (OwnedSemaphorePermit, Counted),
 }
 
 /// One client's stream.
@@ -61,11 +91,9 @@ struct Serving {
     credentials: Credentials,
     watchers: BTreeMap<i64, Watcher>,
     next_id: i64,
-    out: mpsc::Sender<Result<WatchResponse, Status>>,
+    out: Outbox,
+    _counted: Counted,
 }
-
-/// The client has gone.
-struct Gone;
 
 /// What the decision about a watcher depends on.
 fn decided(auth: &Auth) -> (bool, u64) {
@@ -78,17 +106,43 @@ fn reason(error: RequestError) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
+/// A slice's events with what was before them, if that is asked for and not compacted away; fewer if they become
+/// too large by it, but whole revisions. And up to which revision they are all.
+fn encoded(engine: &Engine, slice: Slice, prev_kv: bool, compacted: i64) -> (Vec<Bytes>, i64) {
+    let (mut events, mut bytes, mut reached) = (Vec::with_capacity(slice.events.len()), 0, 0);
+    for told in &slice.events {
+        if bytes >= SLICE_BYTES_MAX && told.at.main > reached {
+            return (events, reached);
+        }
+        let event = if prev_kv && !told.creates && told.at.main > compacted {
+            told.with_before(|| {
+                let (mvcc, values) = engine.state.read();
+                mvcc.before(&told.key, told.at.main, &values).ok().flatten()
+            })
+        } else {
+            told.encoded.clone()
+        };
+        bytes += event.len();
+        reached = told.at.main;
+        events.push(event);
+    }
+    (events, slice.reached)
+}
+
 #[tonic::async_trait]
 impl Watch for Service {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
-        let (out, answers) = mpsc::channel(ANSWERS_MAX);
+        let watching = &self.engine.metrics.watching;
+        let (out, answers) = Outbox::new(watching);
         let leaderless = self.leaderless(request.metadata())?;
         let credentials = guard::caller(&request).credentials;
-        let serving = Serving { service: self.clone(), credentials, watchers: BTreeMap::new(), next_id: 0, out };
+        let counted = Counted::new(&watching.streams, 1);
+        let service = self.clone();
+        let serving = Serving { service, credentials, watchers: BTreeMap::new(), next_id: 0, out, _counted: counted };
         tokio::spawn(serving.run(request.into_inner(), leaderless));
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(answers))))
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 
@@ -124,8 +178,8 @@ impl Serving {
         }
     }
 
-    async fn send(&self, response: WatchResponse) -> Result<(), Gone> {
-        self.out.send(Ok(response)).await.map_err(|_| Gone)
+    async fn send(&self, answer: Answer) -> Result<(), Gone> {
+        self.out.send(Ok(answer)).await
     }
 
     fn published(&self) -> i64 {
@@ -140,13 +194,7 @@ impl Serving {
                     return Ok(());
                 }
                 let header = self.service.header(self.published());
-                self.send(WatchResponse {
-                    header,
-                    watch_id: cancel.watch_id,
-                    canceled: true,
-                    ..WatchResponse::default()
-                })
-                .await
+                self.send(Answer { header, watch_id: cancel.watch_id, canceled: true, ..Answer::default() }).await
             }
             Some(RequestUnion::ProgressRequest(_)) => {
                 let reached = self.feed().await?;
@@ -160,7 +208,7 @@ impl Serving {
                     return Ok(());
                 }
                 let header = self.service.header(reached);
-                self.send(WatchResponse { header, watch_id: -1, ..WatchResponse::default() }).await
+                self.send(Answer { header, watch_id: -1, ..Answer::default() }).await
             }
             None => Ok(()),
         }
@@ -168,13 +216,13 @@ impl Serving {
 
     async fn create(&mut self, mut request: WatchCreateRequest) -> Result<(), Gone> {
         let header = self.service.header(self.published());
-        let refuse = |reason: &str| WatchResponse {
+        let refuse = |reason: &str| Answer {
             header,
             watch_id: -1,
             created: true,
             canceled: true,
             cancel_reason: reason.to_owned(),
-            ..WatchResponse::default()
+            ..Answer::default()
         };
         // As in etcd: an empty key means from the first possible one.
         if request.key.is_empty() {
@@ -190,10 +238,24 @@ impl Serving {
         if let Some(reason) = self.refusal(&request) {
             return self.send(refuse(reason)).await;
         }
+        let Ok(place) = self.service.engine.watchers.clone().try_acquire_owned() else {
+            return self.send(refuse("etcdserver: too many watchers on the member")).await;
+        };
+        let counted = Counted::new(&self.service.engine.metrics.watching.watchers, 1);
         let watch_id = if request.watch_id != 0 { request.watch_id } else { self.free_id() };
-        let next = if request.start_revision > 0 { request.start_revision } else { self.published() + 1 };
-        self.watchers.insert(watch_id, Watcher { request, next, asker, decided, ended: false });
-        self.send(WatchResponse { header, watch_id, created: true, ..WatchResponse::default() }).await?;
+        let watcher = Watcher {
+            wanted: Wanted::of(&request),
+            prev_kv: request.prev_kv,
+            fragment: request.fragment,
+            progress_notify: request.progress_notify,
+            next: if request.start_revision > 0 { request.start_revision } else { self.published() + 1 },
+            asker,
+            decided,
+            ended: false,
+            _place: (place, counted),
+        };
+        self.watchers.insert(watch_id, watcher);
+        self.send(Answer { header, watch_id, created: true, ..Answer::default() }).await?;
         self.feed_one(watch_id, self.published()).await
     }
 
@@ -228,7 +290,7 @@ impl Serving {
             *revision = auth.revision();
         }
         watcher.decided = decided(&auth);
-        auth.keys(&watcher.asker, Access::Read, &watcher.request.key, &watcher.request.range_end)
+        auth.keys(&watcher.asker, Access::Read, &watcher.wanted.key, &watcher.wanted.range_end)
     }
 
     fn free_id(&mut self) -> i64 {
@@ -248,86 +310,106 @@ impl Serving {
         Ok(to)
     }
 
-    /// Gives a watcher everything up to a published revision.
+    /// Gives a watcher everything up to a published revision, slice by slice.
     async fn feed_one(&mut self, id: i64, to: i64) -> Result<(), Gone> {
         loop {
-            let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
-            if watcher.ended || watcher.next > to {
+            // Who watches much that nothing happens to never waits below.
+            tokio::task::coop::consume_budget().await;
+            if self.watchers.get(&id).is_none_or(|w| w.ended || w.next > to) {
                 return Ok(());
             }
-            let next = watcher.next;
+            // First room, then events (W7).
+            let room = self.room().await?;
             if let Err(error) = self.check_again(id) {
                 return self.cancel(id, reason(error)).await;
             }
+            let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
+            let (from, fragment) = (watcher.next, watcher.fragment);
             let compacted = self.service.engine.state.read().0.compacted();
-            if next < compacted {
+            if from < compacted {
                 return self.cancel_compacted(id, compacted).await;
             }
-            let (service, from) = (self.service.clone(), next);
-            // Old changes come from disk.
-            let read = tokio::task::spawn_blocking(move || service.engine.changes_from(from)).await;
-            let Ok(Ok(mut changes)) = read else {
-                let _ = self.out.send(Err(status(RequestError::Disk))).await;
-                return Err(Gone);
-            };
-            let reached = changes.last().map_or(to, |c| c.at.main).min(to);
-            changes.truncate(changes.partition_point(|c| c.at.main <= to));
-            let events = self.events(id, &changes);
+            let read = self.slice(watcher, to, compacted).await;
             // Compacted while it was read: what was read may have holes (W2).
             if from < self.service.engine.state.read().0.compacted() {
                 continue;
             }
+            let Ok((events, reached)) = read else {
+                let _ = self.out.send(Err(status(RequestError::Disk))).await;
+                return Err(Gone);
+            };
             if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.next = reached + 1;
             }
             if !events.is_empty() {
                 let header = self.service.header(to);
-                self.send_events(WatchResponse { header, watch_id: id, events, ..WatchResponse::default() }).await?;
+                let answer = Answer { header, watch_id: id, events, ..Answer::default() };
+                self.send_events(answer, fragment, room).await?;
+            }
+        }
+    }
+
+    /// Waits until the client has taken enough; watchers that could be told something count as slow meanwhile.
+    async fn room(&self) -> Result<Room, Gone> {
+        if let Some(room) = self.out.room_now() {
+            return Ok(room);
+        }
+        let published = self.published();
+        let behind = self.watchers.values().filter(|w| !w.ended && w.next <= published).count();
+        let _slow = Counted::new(&self.service.engine.metrics.watching.slow, behind);
+        let mut ended = self.service.engine.ended.subscribe();
+        tokio::select! {
+            room = self.out.room() => room,
+            // Nobody reads why.
+            _ = ended.wait_for(Option::is_some) => Err(Gone),
+        }
+    }
+
+    /// A watcher's next events, encoded, and up to which revision they are all.
+    async fn slice(&self, watcher: &Watcher, to: i64, compacted: i64) -> Result<(Vec<Bytes>, i64), RequestError> {
+        let (engine, from, wanted) = (&self.service.engine, watcher.next, watcher.wanted.clone());
+        let recent = engine.recent(from, to, SLICE_BYTES_MAX, |key, is_deletion| wanted.matches(key, is_deletion));
+        let prev_kv = watcher.prev_kv;
+        match recent {
+            Some(slice) if !prev_kv || slice.events.is_empty() => Ok(encoded(engine, slice, false, compacted)),
+            recent => {
+                let engine = engine.clone();
+                // Old changes and older values come from disk.
+                let read = tokio::task::spawn_blocking(move || {
+                    let slice = match recent {
+                        Some(slice) => slice,
+                        None => {
+                            engine.past(from, to, SLICE_BYTES_MAX, |key, deletion| wanted.matches(key, deletion))?
+                        }
+                    };
+                    Ok(encoded(&engine, slice, prev_kv, compacted))
+                });
+                read.await.map_err(|_| RequestError::Stopped)?
             }
         }
     }
 
     /// Sends events, in fragments if the watcher takes them.
-    async fn send_events(&self, response: WatchResponse) -> Result<(), Gone> {
-        if !self.watchers.get(&response.watch_id).is_some_and(|w| w.request.fragment) {
-            return self.send(response).await;
+    async fn send_events(&self, answer: Answer, fragment: bool, room: Room) -> Result<(), Gone> {
+        if !fragment {
+            return self.out.send_events(answer, room).await;
         }
-        for part in fragments(response, self.service.config.max_message_bytes()) {
-            self.send(part).await?;
+        let mut room = Some(room);
+        for part in fragments(answer, self.service.config.max_message_bytes()) {
+            let room = match room.take() {
+                Some(room) => room,
+                None => self.room().await?,
+            };
+            self.out.send_events(part, room).await?;
         }
         Ok(())
-    }
-
-    fn events(&self, id: i64, changes: &[Arc<Change>]) -> Vec<Event> {
-        let Some(watcher) = self.watchers.get(&id) else { return Vec::new() };
-        let request = &watcher.request;
-        let without = |filter: FilterType| request.filters.contains(&(filter as i32));
-        let (no_puts, no_deletes) = (without(FilterType::Noput), without(FilterType::Nodelete));
-        let wanted = |change: &&Arc<Change>| {
-            let deletion = change.kv.version == 0;
-            in_range(&change.kv.key, &request.key, &request.range_end) && !(if deletion { no_deletes } else { no_puts })
-        };
-        let event = |change: &Arc<Change>| {
-            let kind = if change.kv.version == 0 { EventType::Delete } else { EventType::Put };
-            // A key's first version has none before it, not even one that the same transaction deleted.
-            let creates = change.kv.create_revision == change.kv.mod_revision;
-            let prev_kv = if request.prev_kv && !creates { self.before(change) } else { None };
-            Event { r#type: kind as i32, kv: Some(change.kv.clone()), prev_kv }
-        };
-        changes.iter().filter(wanted).map(event).collect()
-    }
-
-    fn before(&self, change: &Change) -> Option<store_core::wire::KeyValue> {
-        let (mvcc, values) = self.service.engine.state.read();
-        mvcc.before(&change.kv.key, change.at.main, &values).ok().flatten()
     }
 
     /// Ends a watcher whose user may no longer read.
     async fn cancel(&mut self, id: i64, cancel_reason: String) -> Result<(), Gone> {
         self.watchers.remove(&id);
         let header = self.service.header(self.published());
-        self.send(WatchResponse { header, watch_id: id, canceled: true, cancel_reason, ..WatchResponse::default() })
-            .await
+        self.send(Answer { header, watch_id: id, canceled: true, cancel_reason, ..Answer::default() }).await
     }
 
     async fn cancel_compacted(&mut self, id: i64, compacted: i64) -> Result<(), Gone> {
@@ -337,8 +419,7 @@ impl Serving {
         // As in etcd: the revision is that of the compaction, and the header has none.
         let header = self.service.header(0);
         let compact_revision = compacted;
-        self.send(WatchResponse { header, watch_id: id, canceled: true, compact_revision, ..WatchResponse::default() })
-            .await
+        self.send(Answer { header, watch_id: id, canceled: true, compact_revision, ..Answer::default() }).await
     }
 
     async fn tell_progress(&mut self) -> Result<(), Gone> {
@@ -346,12 +427,11 @@ impl Serving {
         let idle: Vec<i64> = self
             .watchers
             .iter()
-            .filter(|(_, w)| w.request.progress_notify && !w.ended && w.next > reached)
+            .filter(|(_, w)| w.progress_notify && !w.ended && w.next > reached)
             .map(|(id, _)| *id)
             .collect();
         for watch_id in idle {
-            self.send(WatchResponse { header: self.service.header(reached), watch_id, ..WatchResponse::default() })
-                .await?;
+            self.send(Answer { header: self.service.header(reached), watch_id, ..Answer::default() }).await?;
         }
         Ok(())
     }

@@ -16,3 +16,4 @@ mod membership;
 mod ports;
 mod requests;
 mod streams;
+mod watchers;

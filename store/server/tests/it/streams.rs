@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use store_core::wire::request_op::Request as Op;
 use store_core::wire::watch_request::RequestUnion;
-use store_core::wire::{PutRequest, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest, WatchResponse};
+use store_core::wire::{
+    PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -89,28 +92,35 @@ fn watch(start_revision: i64) -> WatchRequest {
         range_end: "l".into(),
         start_revision,
         fragment: true,
+        prev_kv: true,
         ..WatchCreateRequest::default()
     };
     WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_history_comes_in_marked_fragments() {
+async fn a_large_revision_comes_in_marked_fragments() {
     let cluster = Cluster::started(1).await;
     let server = Server::connect(&cluster.url(0)).await;
-    for n in 0..3 {
-        put(&server, format!("k{n}"), vec![b'v'; 1 << 20]).await;
+    let put = |n: usize| {
+        let put = PutRequest { key: format!("k{n}").into(), value: vec![b'v'; 450 << 10].into(), ..Default::default() };
+        RequestOp { request: Some(Op::RequestPut(put)) }
+    };
+    for _ in 0..2 {
+        let txn = TxnRequest { success: (0..3).map(put).collect(), ..TxnRequest::default() };
+        server.call(Call::Txn(txn)).await.expect("a transaction");
     }
     let (requests, receiver) = mpsc::channel(1);
+    // The revision before is small enough for one message: it has nothing before it.
     requests.send(watch(2)).await.expect("room");
     let mut answers = server.watch(receiver).await;
     assert!(next(&mut answers).await.expect("a response").created);
     let mut fragments = Vec::new();
-    while fragments.iter().map(|(events, _)| events).sum::<usize>() < 3 {
+    while fragments.iter().map(|(events, _)| events).sum::<usize>() < 6 {
         let response = next(&mut answers).await.expect("a response");
         fragments.push((response.events.len(), response.fragment));
     }
-    assert_eq!(fragments, [(1, true), (1, true), (1, false)]);
+    assert_eq!(fragments, [(3, false), (2, true), (1, false)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,155 @@
+//! Many watchers, some of which don't read: what waits for them is bounded, and nobody misses anything.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use store_core::wire::request_op::Request as Op;
+use store_core::wire::watch_request::RequestUnion;
+use store_core::wire::{
+    CompactionRequest, PutRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use crate::cluster::{Cluster, eventually};
+use crate::differential::Call;
+use crate::differential::server::{PATIENCE, Server};
+
+const READING: usize = 45;
+/// Of these some go on reading before the history is compacted, some after.
+const STUCK: usize = 5;
+const RESUMED: usize = 3;
+/// Far more than HTTP/2's windows and the ring of recent changes hold.
+const EVENTS: usize = 40_000;
+const OF_A_REVISION: usize = 50;
+const VALUE_BYTES: usize = 250;
+/// What may wait in a stream: two slices, one of which may end with a revision of this test beyond its bound.
+const PENDING_BYTES_MAX: usize = (128 << 10) + 2 * OF_A_REVISION * (VALUE_BYTES + 100);
+
+struct Watcher {
+    answers: Streaming<WatchResponse>,
+    _requests: mpsc::Sender<WatchRequest>,
+    next: usize,
+}
+
+impl Watcher {
+    /// A watcher on a connection of its own: what one doesn't read holds up all that shares its window.
+    async fn of_everything(url: &str) -> Self {
+        let (requests, receiver) = mpsc::channel(1);
+        let create = WatchCreateRequest { key: "k".into(), range_end: "l".into(), ..WatchCreateRequest::default() };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        requests.send(create).await.expect("room");
+        let mut answers = Server::connect(url).await.watch(receiver).await;
+        assert!(answers.message().await.expect("a response").expect("one").created);
+        Self { answers, _requests: requests, next: 0 }
+    }
+
+    /// Reads until all events were there, each once and in order; or returns where compaction ended it.
+    async fn read(&mut self) -> Option<i64> {
+        while self.next < EVENTS {
+            let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("in time");
+            let answer = answer.expect("a response").expect("one");
+            if answer.canceled {
+                assert!(answer.events.is_empty() && answer.compact_revision > 0, "{answer:?}");
+                return Some(answer.compact_revision);
+            }
+            for event in &answer.events {
+                let key = &event.kv.as_ref().expect("a key").key;
+                assert_eq!(*key, format!("k{:06}", self.next));
+                self.next += 1;
+            }
+            assert_eq!(self.next % OF_A_REVISION, 0, "a revision is never split");
+        }
+        None
+    }
+}
+
+async fn write_everything(server: &Server) {
+    for first in (0..EVENTS).step_by(OF_A_REVISION) {
+        let put = |n: usize| {
+            let (key, value) = (format!("k{n:06}").into(), vec![b'v'; VALUE_BYTES].into());
+            RequestOp { request: Some(Op::RequestPut(PutRequest { key, value, ..PutRequest::default() })) }
+        };
+        let success = (first..first + OF_A_REVISION).map(put).collect();
+        server.call(Call::Txn(TxnRequest { success, ..TxnRequest::default() })).await.expect("a transaction");
+    }
+}
+
+/// A metric of a member, as it is now.
+async fn metric(url: &str, name: &'static str) -> usize {
+    let address = url.trim_start_matches("http://").to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(&address).expect("a connection");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    });
+    let answer = asked.await.expect("no panic");
+    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{name} isn't in {answer}"))
+}
+
+const PENDING_BYTES: &str = "keelson_store_watch_pending_bytes";
+const SLOW: &str = "etcd_debugging_mvcc_slow_watcher_total";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_do_not_read_cost_bounded_memory_and_miss_nothing() {
+    let cluster = Cluster::started(1).await;
+    let (url, server) = (cluster.url(0), Server::connect(&cluster.url(0)).await);
+    let mut stuck = Vec::new();
+    for _ in 0..STUCK {
+        stuck.push(Watcher::of_everything(&url).await);
+    }
+    let mut reading = tokio::task::JoinSet::new();
+    for _ in 0..READING {
+        let mut watcher = Watcher::of_everything(&url).await;
+        reading.spawn(async move { watcher.read().await });
+    }
+    assert_eq!(metric(&url, "etcd_debugging_mvcc_watcher_total").await, READING + STUCK);
+    assert_eq!(metric(&url, "etcd_debugging_mvcc_watch_stream_total").await, READING + STUCK);
+    let (sampled, written) = (url.clone(), tokio_util::sync::CancellationToken::new());
+    let until = written.clone();
+    let sampling = tokio::spawn(async move {
+        let mut most = 0;
+        while !until.is_cancelled() {
+            most = most.max(metric(&sampled, PENDING_BYTES).await);
+        }
+        most
+    });
+    write_everything(&server).await;
+    while let Some(ended) = reading.join_next().await {
+        assert_eq!(ended.expect("no panic"), None, "who reads isn't overtaken");
+    }
+    written.cancel();
+    let most = sampling.await.expect("no panic");
+    assert!(most <= (READING + STUCK) * PENDING_BYTES_MAX, "{most} bytes waited for clients");
+    // All who read are gone; what still waits does so for those who don't.
+    let settled = || async {
+        let (slow, streams) = (metric(&url, SLOW).await, metric(&url, "etcd_debugging_mvcc_watch_stream_total").await);
+        if (slow, streams) == (STUCK, STUCK) { Ok(()) } else { Err(format!("{slow} slow of {streams}")) }
+    };
+    eventually("only those who don't read are left", settled).await;
+    let waiting = metric(&url, PENDING_BYTES).await;
+    assert!((1..=STUCK * PENDING_BYTES_MAX).contains(&waiting), "{waiting} bytes wait for those who don't read");
+    assert_eq!(metric(&url, "etcd_debugging_mvcc_events_total").await, EVENTS);
+    for watcher in &mut stuck[..RESUMED] {
+        assert_eq!((watcher.read().await, watcher.next), (None, EVENTS));
+    }
+    let revision = server.revision().await;
+    let compact = CompactionRequest { revision, physical: true };
+    server.call(Call::Compact(compact)).await.expect("a compaction");
+    for watcher in &mut stuck[RESUMED..] {
+        let ended = watcher.read().await;
+        assert_eq!(ended, Some(revision), "after {} events", watcher.next);
+        assert!(watcher.next < EVENTS);
+    }
+    eventually("nobody waits any more", || async {
+        match metric(&url, PENDING_BYTES).await {
+            0 => Ok(()),
+            bytes => Err(format!("{bytes} bytes wait")),
+        }
+    })
+    .await;
+}
