@@ -35,14 +35,13 @@ impl Mvcc {
         } else {
             limit.map_or(usize::MAX, |limit| limit.saturating_add(1))
         };
-        let mut found: Vec<(&Bytes, &Version)> = Vec::new();
-        let mut count = 0i64;
-        for entry in self.index.range(&request.key, &request.range_end, revision) {
-            count += 1;
-            if !request.count_only && found.len() < enough && passes(request, entry.1) {
-                found.push(entry);
-            }
-        }
+        let found: Vec<(&Bytes, &Version)> = if request.count_only {
+            Vec::new()
+        } else {
+            let all = self.index.range(&request.key, &request.range_end, revision);
+            all.filter(|entry| passes(request, entry.1)).take(enough).collect()
+        };
+        let count = self.count(&request.key, &request.range_end, revision);
         let mut response = RangeResponse { count, ..RangeResponse::default() };
         if let Some(limit) = limit.filter(|limit| found.len() > *limit) {
             response.more = true;
@@ -53,10 +52,10 @@ impl Mvcc {
         Ok(response)
     }
 
-    /// Keys of a range that a read at `revision` sees. O(keys), and no value is read.
+    /// Keys of a range that a read at `revision` sees. Only keys beside those that changed later are looked at.
     #[must_use]
     pub fn count(&self, key: &[u8], range_end: &[u8], revision: i64) -> i64 {
-        self.index.range(key, range_end, revision).count() as i64
+        self.index.count(key, range_end, revision) as i64
     }
 
     /// A piece of a range in order of its keys, at a revision that isn't 0: at most `limit` keys, and none after

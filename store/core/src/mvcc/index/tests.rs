@@ -1,0 +1,129 @@
+//! The index against a map of all versions.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mvcc::in_range;
+
+/// Every key with all its versions that collection left.
+type Model = BTreeMap<Vec<u8>, Vec<Version>>;
+
+fn key(number: u16) -> Bytes {
+    format!("k{number:05}").into()
+}
+
+fn version(main: i64, is_deletion: bool) -> Version {
+    Version { at: Revision { main, sub: 0 }, create: 1, version: i64::from(!is_deletion), lease: 0, value_bytes: 0 }
+}
+
+fn seen(versions: &[Version], revision: i64) -> Option<&Version> {
+    versions.iter().rfind(|v| v.at.main <= revision).filter(|v| !v.is_deletion())
+}
+
+/// Collects in the model; returns the revisions that go.
+fn collect(model: &mut Model, floor: i64) -> Vec<Revision> {
+    let mut gone = Vec::new();
+    for versions in model.values_mut() {
+        let visible = seen(versions, floor).map(|v| v.at);
+        versions.retain(|v| {
+            let keep = v.at.main >= floor || Some(v.at) == visible;
+            if !keep {
+                gone.push(v.at);
+            }
+            keep
+        });
+    }
+    model.retain(|_, versions| !versions.is_empty());
+    gone
+}
+
+fn check_structure(index: &Index) {
+    let numbers = [index.firsts.len(), index.alive.len(), index.newest.len()];
+    assert_eq!(numbers, [index.blocks.len(); 3]);
+    let keys: Vec<&Bytes> = index.blocks.iter().flatten().map(|entry| &entry.key).collect();
+    assert!(keys.is_sorted_by(|a, b| a < b), "K1");
+    for (at, block) in index.blocks.iter().enumerate() {
+        assert!((1..=KEYS_MAX).contains(&block.len()) && index.firsts[at] == block[0].key, "K1");
+        assert_eq!(index.alive[at] as usize, alive(block), "K2");
+        assert!(block.iter().all(|entry| entry.newest.at.main <= index.newest[at]), "K3");
+    }
+}
+
+fn check_range(index: &Index, model: &Model, start: &[u8], end: &[u8], revision: i64) {
+    let expected: Vec<(&[u8], Version)> = model
+        .iter()
+        .filter(|(key, _)| in_range(key, start, end))
+        .filter_map(|(key, versions)| Some((key.as_slice(), *seen(versions, revision)?)))
+        .collect();
+    let found: Vec<(&[u8], Version)> = index.range(start, end, revision).map(|(k, v)| (k.as_ref(), *v)).collect();
+    assert_eq!(found, expected, "{start:?}..{end:?} at {revision}");
+    assert_eq!(index.count(start, end, revision), expected.len(), "{start:?}..{end:?} at {revision}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_is_a_map_of_versions(
+        // Few keys that are written often, or many; in order, or not.
+        spread in prop_oneof![Just(20u16), Just(700), Just(3000)],
+        in_order in any::<bool>(),
+        operations in prop::collection::vec((any::<u16>(), 0..100u8), 1..2500),
+        reads in prop::collection::vec((any::<u16>(), any::<u16>(), 0..2600i64, 0..10u8), 30),
+    ) {
+        let (mut index, mut model, mut floor) = (Index::default(), Model::new(), 0);
+        for (revision, (number, kind)) in (1i64..).zip(&operations) {
+            let key = key(if in_order { revision as u16 } else { number % spread });
+            let is_deletion = (0..25).contains(kind);
+            if *kind == 99 {
+                floor = revision - 1;
+                let (mut gone, mut from) = (Vec::new(), Some(Bytes::new()));
+                while let Some(at) = from {
+                    let (more, next) = index.collect(&at, floor, 150);
+                    gone.extend(more);
+                    from = next;
+                }
+                prop_assert_eq!(gone, collect(&mut model, floor));
+                check_structure(&index);
+            }
+            let versions = model.entry(key.to_vec()).or_default();
+            if is_deletion && versions.last().is_none_or(Version::is_deletion) {
+                // Only keys that are there are deleted.
+                if versions.is_empty() {
+                    model.remove(&key[..]);
+                }
+                continue;
+            }
+            versions.push(version(revision, is_deletion));
+            index.push(&key, version(revision, is_deletion));
+            prop_assert_eq!(index.latest(&key), Some(&version(revision, is_deletion)));
+        }
+        check_structure(&index);
+        prop_assert_eq!(index.alive(), model.values().filter(|v| !v[v.len() - 1].is_deletion()).count());
+        for (from, to, revision, kind) in reads {
+            let (start, revision) = (key(from % spread), revision.max(floor));
+            let end = match kind {
+                0 => Bytes::new(),
+                1 => Bytes::from_static(b"\0"),
+                2 => key(from % spread / 2),
+                _ => key(to % spread),
+            };
+            check_range(&index, &model, &start, &end, revision);
+            check_range(&index, &model, &start, &end, operations.len() as i64);
+            prop_assert_eq!(index.at(&start, revision), model.get(&start[..]).and_then(|v| seen(v, revision)));
+        }
+        check_range(&index, &model, b"\0", b"\0", floor.max(1));
+    }
+}
+
+#[test]
+fn keys_between_full_blocks_do_not_make_blocks_of_one() {
+    let mut index = Index::default();
+    for number in (0..10_000u16).step_by(4).chain((1..10_000).step_by(4).rev()) {
+        index.push(&key(number), version(i64::from(number) + 1, false));
+    }
+    check_structure(&index);
+    assert!(index.blocks.len() <= 5_000 / (KEYS_MAX / 2) + 1, "{} blocks", index.blocks.len());
+}
