@@ -24,7 +24,7 @@ mod tests;
 
 pub use index::Version;
 pub use live::{LEASE_BYTES, version_bytes};
-pub use range::in_range;
+pub use range::{Search, in_range, key_value};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -40,7 +40,7 @@ use store_core::lease::Renewal;
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
-use store_core::wire::{Command, KeyValue, MemberChange, command::Request, peer_answer};
+use store_core::wire::{Command, MemberChange, command::Request, peer_answer};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -52,7 +52,8 @@ use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
 use owner::OwnerTiming;
 use ring::Ring;
-pub(crate) use ring::{Slice, Told};
+pub(crate) use ring::Slice;
+use ring::Told;
 pub(crate) use snapshots::Copied;
 
 /// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the
@@ -250,7 +251,7 @@ impl Engine {
         let timing = Timing::spread(usize::try_from(ticks).unwrap_or(10).max(2), 1);
         let replica = Replica::new(id, boot, timing, applied, log);
         let (inputs, receiver) = channel();
-        let revision = state.read().0.revision();
+        let revision = state.read().revision();
         let closed = CancellationToken::new();
         let engine = Arc::new(Self {
             id,
@@ -404,55 +405,6 @@ impl Engine {
             done = collected.wait_for(|to| *to >= revision) => done.map(drop).map_err(|_| RequestError::Stopped),
             _ = ended.wait_for(Option::is_some) => Err(RequestError::Stopped),
         }
-    }
-
-    /// Wanted changes of the revisions `from..=to` that the ring holds; `None` if it doesn't reach back that far.
-    pub(crate) fn recent(
-        &self,
-        from: i64,
-        to: i64,
-        bytes_max: usize,
-        wanted: impl Fn(&[u8], bool) -> bool,
-    ) -> Option<Slice> {
-        let ring = self.ring.read();
-        let mut slice = Slice::new(from);
-        for told in ring.from(from)?.take_while(|told| told.at.main <= to) {
-            if slice.ends_before(told.at.main, bytes_max) {
-                return Some(slice);
-            }
-            slice.take(told.at.main, wanted(&told.key, told.is_deletion).then(|| told.clone()));
-        }
-        slice.reached = to;
-        Some(slice)
-    }
-
-    /// The same from disk, where all is that compaction left. Reads for one watcher: nobody shares it.
-    pub(crate) fn past(
-        &self,
-        from: i64,
-        to: i64,
-        bytes_max: usize,
-        wanted: impl Fn(&[u8], bool) -> bool,
-    ) -> Result<Slice, RequestError> {
-        let kept = self.ring.read().kept().clone();
-        let mut slice = Slice::new(from);
-        let end = self.state.each_change(from, to, |at, kv, value| {
-            if slice.ends_before(at.main, bytes_max) {
-                return Ok(false);
-            }
-            let told = if wanted(&kv.key, kv.version == 0) {
-                let kv = if kv.version == 0 { kv } else { KeyValue { value: value()?, ..kv } };
-                Some(Arc::new(Told::new(Change { at, kv }, &kept)))
-            } else {
-                None
-            };
-            slice.take(at.main, told);
-            Ok(true)
-        })?;
-        if end {
-            slice.reached = to;
-        }
-        Ok(slice)
     }
 
     /// Requests that wait for their command to be applied.

@@ -84,7 +84,7 @@ impl Service {
 
     /// The header at the newest revision of this member.
     pub(crate) fn header_now(&self) -> Option<ResponseHeader> {
-        let revision = self.engine.state.read().0.revision();
+        let revision = self.engine.state.read().revision();
         self.header(revision)
     }
 }

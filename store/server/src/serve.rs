@@ -88,7 +88,7 @@ async fn metrics(State(service): State<Service>) -> ([(header::HeaderName, &'sta
         ..Now::default()
     };
     {
-        let (mvcc, _) = engine.state.read();
+        let mvcc = engine.state.read();
         (now.revision, now.compacted, now.keys) = (mvcc.revision(), mvcc.compacted(), mvcc.key_count() as u64);
         now.bytes_live = mvcc.live_bytes();
     }

@@ -13,6 +13,7 @@
 mod disk;
 mod folder;
 mod hash;
+mod reads;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -79,6 +80,7 @@ pub(crate) struct State {
     folder: Folder,
     current: RwLock<Current>,
     damage: Damage,
+    pins: reads::Pins,
 }
 
 /// A folder that files are received into; removed if nothing comes of it.
@@ -92,15 +94,6 @@ impl Room {
 
 /// A state that was received and loaded, and hasn't taken the other's place yet.
 pub(crate) struct Received(Current);
-
-/// The values of a state for reading.
-pub(crate) struct Reader(Arc<Disk>);
-
-impl Values for Reader {
-    fn value(&self, at: Revision) -> Result<Bytes, RequestError> {
-        self.0.value(at)
-    }
-}
 
 /// What applying an entry did.
 pub(crate) struct Applied {
@@ -130,7 +123,8 @@ impl State {
             return Err(StateError::Diverged);
         }
         let machine = disk.load()?;
-        Ok(Self { folder, current: RwLock::new(Current { machine, disk: Arc::new(disk) }), damage })
+        let current = RwLock::new(Current { machine, disk: Arc::new(disk) });
+        Ok(Self { folder, current, damage, pins: reads::Pins::default() })
     }
 
     /// What was found to be unreadable: the member must stop.
@@ -176,10 +170,10 @@ impl State {
     }
 
     /// The state for reading, with users and roles as they are in it; held as short as possible.
-    pub(crate) fn read_as_user(&self) -> (MappedRwLockReadGuard<'_, Mvcc>, Reader, Arc<Auth>) {
+    pub(crate) fn read_as_user(&self) -> (MappedRwLockReadGuard<'_, Mvcc>, Arc<Auth>) {
         let current = self.current.read();
-        let (reader, auth) = (Reader(current.disk.clone()), current.machine.auth.clone());
-        (RwLockReadGuard::map(current, |current| &current.machine.mvcc), reader, auth)
+        let auth = current.machine.auth.clone();
+        (RwLockReadGuard::map(current, |current| &current.machine.mvcc), auth)
     }
 
     /// Users and roles. Not for who holds the state: asking twice for what a writer waits for ends nowhere.
@@ -193,10 +187,8 @@ impl State {
     }
 
     /// The state for reading; held as short as possible.
-    pub(crate) fn read(&self) -> (MappedRwLockReadGuard<'_, Mvcc>, Reader) {
-        let current = self.current.read();
-        let reader = Reader(current.disk.clone());
-        (RwLockReadGuard::map(current, |current| &current.machine.mvcc), reader)
+    pub(crate) fn read(&self) -> MappedRwLockReadGuard<'_, Mvcc> {
+        RwLockReadGuard::map(self.current.read(), |current| &current.machine.mvcc)
     }
 
     /// The members that the state knows; nobody before the first snapshot of one that joins.
@@ -292,9 +284,13 @@ impl State {
         }))
     }
 
-    /// Deletes a slice of what compaction left behind; `false` once all is gone.
+    /// Deletes a slice of what compaction left behind; `false` once all is gone. What open reads began with waits.
     pub(crate) fn collect(&self) -> Result<bool, StateError> {
         let mut current = self.current.write();
+        // R1. Reads that begin from now on are at or after the compacted revision.
+        if self.pins.any_before(current.machine.mvcc.compacted()) {
+            return Ok(true);
+        }
         let (gone, more) = current.machine.mvcc.collect();
         if !gone.is_empty() {
             let mut batch = WriteBatch::default();

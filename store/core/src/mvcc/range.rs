@@ -19,61 +19,88 @@ pub fn in_range(key: &[u8], start: &[u8], end: &[u8]) -> bool {
     }
 }
 
-impl Mvcc {
-    /// Answers a read of the state as it is now. The header is the shell's.
+/// A read on its way: which keys and versions it is about. It may be looked for bit by bit, and the values read after
+/// the state was let go of: what a revision holds doesn't change until it is collected.
+#[derive(Debug)]
+pub struct Search {
+    request: RangeRequest,
+    revision: i64,
+    /// Keys after which no more are looked for.
+    enough: usize,
+    /// Where to go on; `None` once everything is found.
+    from: Option<Bytes>,
+    found: Vec<Found>,
+    count: i64,
+}
+
+/// A key and the version of it that a read sees.
+type Found = (Bytes, Version);
+
+impl Search {
+    /// Begins a read of the state as it is now.
     ///
     /// # Errors
     /// [`RequestError`] for a revision out of reach or a sort that doesn't exist.
-    pub fn range(&self, request: &RangeRequest, values: &impl Values) -> Result<RangeResponse, RequestError> {
+    pub fn new(mvcc: &Mvcc, request: &RangeRequest) -> Result<Self, RequestError> {
         super::check::range(request)?;
-        let revision = self.read_revision(request.revision)?;
-        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
+        let revision = mvcc.read_revision(request.revision)?;
         // Without filter and order a read takes no more keys than it needs to know whether there are more. A target
         // without an order sorts only those: so it is in etcd, and clients see it.
         let enough = if filters(request) || request.sort_order != SortOrder::None as i32 {
             usize::MAX
         } else {
-            limit.map_or(usize::MAX, |limit| limit.saturating_add(1))
+            limit(request).map_or(usize::MAX, |limit| limit.saturating_add(1))
         };
-        let found: Vec<(&Bytes, &Version)> = if request.count_only {
-            Vec::new()
-        } else {
-            let all = self.index.range(&request.key, &request.range_end, revision);
-            all.filter(|entry| passes(request, entry.1)).take(enough).collect()
-        };
-        let count = self.count(&request.key, &request.range_end, revision);
-        let mut response = RangeResponse { count, ..RangeResponse::default() };
-        if let Some(limit) = limit.filter(|limit| found.len() > *limit) {
-            response.more = true;
-            response.kvs = sorted(request, found, limit, values)?;
-        } else {
-            response.kvs = sorted(request, found, usize::MAX, values)?;
-        }
-        Ok(response)
+        let count = mvcc.count(&request.key, &request.range_end, revision);
+        let from = (!request.count_only).then(|| request.key.clone());
+        Ok(Self { request: request.clone(), revision, enough, from, found: Vec::new(), count })
     }
 
-    /// Keys of a range that a read at `revision` sees. Only keys beside those that changed later are looked at.
-    #[must_use]
-    pub fn count(&self, key: &[u8], range_end: &[u8], revision: i64) -> i64 {
-        self.index.count(key, range_end, revision) as i64
-    }
-
-    /// A piece of a range in order of its keys, at a revision that isn't 0: at most `limit` keys, and none after
-    /// those that fill `bytes_max`; at least one, if there is one.
+    /// Begins a piece of a range, in order of its keys, at a revision that isn't 0: at most `keys_max` keys.
     ///
     /// # Errors
     /// [`RequestError::Compacted`] if the revision has gone meanwhile.
-    pub fn piece(
-        &self,
-        request: &RangeRequest,
-        limit: usize,
-        bytes_max: usize,
-        values: &impl Values,
-    ) -> Result<Vec<KeyValue>, RequestError> {
-        let revision = self.read_revision(request.revision)?;
+    pub fn piece(mvcc: &Mvcc, request: &RangeRequest, keys_max: usize) -> Result<Self, RequestError> {
+        let revision = mvcc.read_revision(request.revision)?;
+        let (from, found) = (Some(request.key.clone()), Vec::new());
+        let mut search = Self { request: request.clone(), revision, enough: keys_max, from, found, count: 0 };
+        search.go_on(mvcc, keys_max);
+        Ok(search)
+    }
+
+    /// The revision that is read.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Looks at up to `keys_max` keys more, in a state where the revision isn't collected; `false` once all is found.
+    pub fn go_on(&mut self, mvcc: &Mvcc, keys_max: usize) -> bool {
+        let Some(from) = self.from.take() else { return false };
+        let mut keys = mvcc.index.range(&from, &self.request.range_end, self.revision);
+        let mut last = None;
+        for (key, version) in keys.by_ref().take(keys_max) {
+            last = Some(key);
+            if passes(&self.request, version) {
+                self.found.push((key.clone(), *version));
+            }
+            if self.found.len() >= self.enough {
+                return false;
+            }
+        }
+        // The next key there can be.
+        self.from = keys.next().and(last).map(|last| [last.as_ref(), &[0]].concat().into());
+        self.from.is_some()
+    }
+
+    /// What was found, up to the key whose value fills `bytes_max`; at least one, if there is one.
+    ///
+    /// # Errors
+    /// [`RequestError`] of a value that can't be read.
+    pub fn fill(self, bytes_max: usize, values: &impl Values) -> Result<Vec<KeyValue>, RequestError> {
         let (mut kvs, mut bytes) = (Vec::new(), 0);
-        for entry in self.index.range(&request.key, &request.range_end, revision).take(limit) {
-            let kv = read(&entry, !request.keys_only, values)?;
+        for (key, version) in &self.found {
+            let kv = read((key, version), !self.request.keys_only, values)?;
             bytes += kv.key.len() + kv.value.len();
             kvs.push(kv);
             if bytes >= bytes_max {
@@ -81,6 +108,49 @@ impl Mvcc {
             }
         }
         Ok(kvs)
+    }
+
+    /// The answer, without its header. `admit` is told the bytes of each key and value before the next is read.
+    ///
+    /// # Errors
+    /// [`RequestError`] of a value that can't be read, or of `admit`.
+    pub fn finish(
+        self,
+        values: &impl Values,
+        mut admit: impl FnMut(usize) -> Result<(), RequestError>,
+    ) -> Result<RangeResponse, RequestError> {
+        let mut response = RangeResponse { count: self.count, ..RangeResponse::default() };
+        let limit = limit(&self.request).filter(|limit| self.found.len() > *limit);
+        response.more = limit.is_some();
+        let read = |entry: Found, with_value: bool| {
+            let kv = read((&entry.0, &entry.1), with_value, values)?;
+            admit(size_of::<KeyValue>() + kv.key.len() + kv.value.len())?;
+            Ok(kv)
+        };
+        response.kvs = sorted(&self.request, self.found, limit.unwrap_or(usize::MAX), read)?;
+        Ok(response)
+    }
+}
+
+fn limit(request: &RangeRequest) -> Option<usize> {
+    usize::try_from(request.limit).ok().filter(|limit| *limit > 0)
+}
+
+impl Mvcc {
+    /// Answers a read of the state as it is now, all at once. The header is the shell's.
+    ///
+    /// # Errors
+    /// [`RequestError`] for a revision out of reach or a sort that doesn't exist.
+    pub fn range(&self, request: &RangeRequest, values: &impl Values) -> Result<RangeResponse, RequestError> {
+        let mut search = Search::new(self, request)?;
+        search.go_on(self, usize::MAX);
+        search.finish(values, |_| Ok(()))
+    }
+
+    /// Keys of a range that a read at `revision` sees. Only keys beside those that changed later are looked at.
+    #[must_use]
+    pub fn count(&self, key: &[u8], range_end: &[u8], revision: i64) -> i64 {
+        self.index.count(key, range_end, revision) as i64
     }
 
     /// The revision that a read asks for, if it can be had. 0 is the newest.
@@ -96,22 +166,17 @@ impl Mvcc {
         }
     }
 
-    /// The key as it was just before a revision, for watchers that ask for it.
-    ///
-    /// # Errors
-    /// [`RequestError::Disk`].
-    pub fn before(&self, key: &[u8], revision: i64, values: &impl Values) -> Result<Option<KeyValue>, RequestError> {
-        let Some(version) = self.index.at(key, revision - 1) else { return Ok(None) };
+    /// The version of a key just before a revision, for watchers that ask for it.
+    #[must_use]
+    pub fn before(&self, key: &[u8], revision: i64) -> Option<Version> {
         // Compacted history isn't whole: what is left of it may be the wrong version.
-        if revision - 1 < self.compacted {
-            return Ok(None);
-        }
-        let value = values.value(version.at)?;
-        Ok(Some(key_value(&Bytes::copy_from_slice(key), version, value)))
+        self.index.at(key, revision - 1).filter(|_| revision > self.compacted).copied()
     }
 }
 
-pub(super) fn key_value(key: &Bytes, version: &Version, value: Bytes) -> KeyValue {
+/// A key's version and its value, as clients see them.
+#[must_use]
+pub fn key_value(key: &Bytes, version: &Version, value: Bytes) -> KeyValue {
     KeyValue {
         key: key.clone(),
         create_revision: version.create,
@@ -135,7 +200,7 @@ fn passes(request: &RangeRequest, version: &Version) -> bool {
         && within(request.min_create_revision, request.max_create_revision, version.create)
 }
 
-fn read((key, version): &(&Bytes, &Version), with_value: bool, values: &impl Values) -> Result<KeyValue, RequestError> {
+fn read((key, version): (&Bytes, &Version), with_value: bool, values: &impl Values) -> Result<KeyValue, RequestError> {
     let value = if with_value { values.value(version.at)? } else { Bytes::new() };
     Ok(key_value(key, version, value))
 }
@@ -143,16 +208,16 @@ fn read((key, version): &(&Bytes, &Version), with_value: bool, values: &impl Val
 /// The first `limit` in the order that is asked for; what is equal in it stays in the order of keys.
 fn sorted(
     request: &RangeRequest,
-    mut found: Vec<(&Bytes, &Version)>,
+    mut found: Vec<Found>,
     limit: usize,
-    values: &impl Values,
+    mut read: impl FnMut(Found, bool) -> Result<KeyValue, RequestError>,
 ) -> Result<Vec<KeyValue>, RequestError> {
     let target = SortTarget::try_from(request.sort_target).map_err(|_| RequestError::InvalidSort)?;
     let descend = request.sort_order == SortOrder::Descend as i32;
     let directed = |ordering: Ordering| if descend { ordering.reverse() } else { ordering };
     if target == SortTarget::Value {
         // The values themselves are the order: all are read, and keys_only drops them after.
-        let mut kvs = found.iter().map(|entry| read(entry, true, values)).collect::<Result<Vec<_>, _>>()?;
+        let mut kvs = found.into_iter().map(|entry| read(entry, true)).collect::<Result<Vec<_>, _>>()?;
         kvs.sort_by(|a, b| directed(a.value.cmp(&b.value)));
         kvs.truncate(limit);
         if request.keys_only {
@@ -165,12 +230,12 @@ fn sorted(
         found.sort_by(|a, b| directed(compare(target, a, b)));
     }
     found.truncate(limit);
-    found.iter().map(|entry| read(entry, !request.keys_only, values)).collect()
+    found.into_iter().map(|entry| read(entry, !request.keys_only)).collect()
 }
 
-fn compare(target: SortTarget, a: &(&Bytes, &Version), b: &(&Bytes, &Version)) -> Ordering {
+fn compare(target: SortTarget, a: &Found, b: &Found) -> Ordering {
     match target {
-        SortTarget::Key | SortTarget::Value => a.0.cmp(b.0),
+        SortTarget::Key | SortTarget::Value => a.0.cmp(&b.0),
         SortTarget::Version => a.1.version.cmp(&b.1.version),
         SortTarget::Create => a.1.create.cmp(&b.1.create),
         SortTarget::Mod => a.1.at.main.cmp(&b.1.at.main),

@@ -109,7 +109,7 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
             ToState::Install { received, index, done } => {
                 engine.state.install(*received)?;
                 engine.applied.store(index, Ordering::Release);
-                let revision = engine.state.read().0.revision();
+                let revision = engine.state.read().revision();
                 engine.restart_ring(revision);
                 // raft took the configuration from the snapshot itself.
                 engine.tell(Input::Members { change: None, members: Box::new(engine.state.members()) });
@@ -156,7 +156,7 @@ fn copy(engine: &Arc<Engine>) -> Result<Arc<Copied>, StateError> {
 fn collect(engine: &Engine) -> Result<bool, StateError> {
     let more = engine.state.collect()?;
     if !more {
-        let to = engine.state.read().0.compacted();
+        let to = engine.state.read().compacted();
         engine.collected.send_replace(to);
     }
     Ok(more)

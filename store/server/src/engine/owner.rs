@@ -446,7 +446,7 @@ impl Owner {
         if self.lessor.leads() || !self.replica.leads_applied() {
             return;
         }
-        let leases: Vec<_> = self.engine.state.read().0.lease_times().collect();
+        let leases: Vec<_> = self.engine.state.read().lease_times().collect();
         self.lessor.lead(self.now_ms(), milliseconds(self.grace), leases.into_iter());
     }
 

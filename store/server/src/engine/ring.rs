@@ -11,9 +11,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message as _;
+use store_core::errors::RequestError;
 use store_core::mvcc::{Change, Revision};
 use store_core::wire::event::EventType;
 use store_core::wire::{Event, KeyValue};
+
+use super::Engine;
 
 /// Recent changes that watchers read without touching the disk.
 const CHANGES_MAX: usize = 16_384;
@@ -148,6 +151,57 @@ impl Slice {
             self.bytes += told.encoded.len();
             self.events.push(told);
         }
+    }
+}
+
+impl Engine {
+    /// Wanted changes of the revisions `from..=to` that the ring holds; `None` if it doesn't reach back that far.
+    pub(crate) fn recent(
+        &self,
+        from: i64,
+        to: i64,
+        bytes_max: usize,
+        wanted: impl Fn(&[u8], bool) -> bool,
+    ) -> Option<Slice> {
+        let ring = self.ring.read();
+        let mut slice = Slice::new(from);
+        for told in ring.from(from)?.take_while(|told| told.at.main <= to) {
+            if slice.ends_before(told.at.main, bytes_max) {
+                return Some(slice);
+            }
+            slice.take(told.at.main, wanted(&told.key, told.is_deletion).then(|| told.clone()));
+        }
+        slice.reached = to;
+        Some(slice)
+    }
+
+    /// The same from disk, where all is that compaction left. Reads for one watcher: nobody shares it.
+    pub(crate) fn past(
+        &self,
+        from: i64,
+        to: i64,
+        bytes_max: usize,
+        wanted: impl Fn(&[u8], bool) -> bool,
+    ) -> Result<Slice, RequestError> {
+        let kept = self.ring.read().kept().clone();
+        let mut slice = Slice::new(from);
+        let end = self.state.each_change(from, to, |at, kv, value| {
+            if slice.ends_before(at.main, bytes_max) {
+                return Ok(false);
+            }
+            let told = if wanted(&kv.key, kv.version == 0) {
+                let kv = if kv.version == 0 { kv } else { KeyValue { value: value()?, ..kv } };
+                Some(Arc::new(Told::new(Change { at, kv }, &kept)))
+            } else {
+                None
+            };
+            slice.take(at.main, told);
+            Ok(true)
+        })?;
+        if end {
+            slice.reached = to;
+        }
+        Ok(slice)
     }
 }
 

@@ -27,7 +27,7 @@ async fn collection_is_told_when_nothing_is_left_of_what_was_compacted() {
         let answers = join_all((0..KEYS).map(put)).await;
         assert!(answers.iter().all(Result::is_ok));
     }
-    let revision = engine.state.read().0.revision();
+    let revision = engine.state.read().revision();
     let compact = CompactionRequest { revision, physical: true };
     engine.propose(&Asker::Nobody, Request::Compact(compact)).await.expect("compacted");
     engine.collected(revision).await.expect("collected");

@@ -1,6 +1,6 @@
 //! KV: Range, Put, DeleteRange, Txn, Compact.
 
-use store_core::auth::{Access, Asker};
+use store_core::auth::{Asker, Auth};
 use store_core::errors::RequestError;
 use store_core::mvcc::{Answer, check};
 use store_core::wire::command::Request as Command;
@@ -10,7 +10,7 @@ use store_core::wire::{
 };
 use tonic::{Request, Response, Status};
 
-use super::range_stream::Pieces;
+use super::range_stream::{Pieces, may_read};
 use super::services::kv_server::Kv;
 use super::{Service, status};
 use crate::auth::guard;
@@ -56,11 +56,10 @@ impl Kv for Service {
         // Values may have to come from disk.
         let answer = tokio::task::spawn_blocking(move || {
             service.engine.metrics.ranges.inc();
-            let (mvcc, values, auth) = service.engine.state.read_as_user();
-            let allowed = auth.keys(&caller.at(&auth), Access::Read, &request.key, &request.range_end);
-            allowed.map_err(status)?;
-            let mut answer = mvcc.range(&request, &values).map_err(status)?;
-            answer.header = service.header(mvcc.revision());
+            let allow = |auth: &Auth| may_read(auth, &caller, &request);
+            let read = service.engine.state.range(&request, allow, |_| Ok(()));
+            let (mut answer, revision) = read.map_err(status)?;
+            answer.header = service.header(revision);
             Ok(Response::new(answer))
         });
         answer.await.map_err(|_| Status::internal("the read was abandoned"))?

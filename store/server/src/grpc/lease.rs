@@ -29,7 +29,7 @@ fn choose_id(service: &Service) -> i64 {
 
 impl Service {
     fn check_lease(&self, caller: &Caller, id: i64, access: Access) -> Result<(), RequestError> {
-        let (mvcc, _, auth) = self.engine.state.read_as_user();
+        let (mvcc, auth) = self.engine.state.read_as_user();
         auth.lease(&mvcc, &caller.at(&auth), id, access)
     }
 }
@@ -93,7 +93,7 @@ impl Lease for Service {
         let left = self.engine.keep_alive(&self.peers, request.id, false).await;
         let ttl = left.ok_or_else(|| status(RequestError::NoLeader))?;
         let (granted, keys) = {
-            let (mvcc, _, auth) = self.engine.state.read_as_user();
+            let (mvcc, auth) = self.engine.state.read_as_user();
             if request.keys {
                 auth.lease(&mvcc, &caller.at(&auth), request.id, Access::Read).map_err(status)?;
             }
@@ -112,7 +112,7 @@ impl Lease for Service {
     async fn lease_leases(&self, request: Request<LeaseLeasesRequest>) -> Reply<LeaseLeasesResponse> {
         self.engine.linearize().await.map_err(status)?;
         let leases = {
-            let (mvcc, _, auth) = self.engine.state.read_as_user();
+            let (mvcc, auth) = self.engine.state.read_as_user();
             auth.leases(&mvcc, &guard::caller(&request).at(&auth)).map_err(status)?;
             mvcc.leases().map(|id| LeaseStatus { id }).collect()
         };

@@ -24,7 +24,7 @@ type Reply<T> = Result<Response<T>, Status>;
 impl Maintenance for Service {
     async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusResponse> {
         let position = *self.engine.position().borrow();
-        let live = self.engine.state.read().0.live_bytes();
+        let live = self.engine.state.read().live_bytes();
         let mut errors = Vec::new();
         if position.leader == 0 {
             errors.push(RequestError::NoLeader.to_string());

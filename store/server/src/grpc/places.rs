@@ -167,7 +167,7 @@ impl Caller {
         let engine = &self.service.engine;
         let (mut revisions, mut ended) = (engine.revisions(), engine.ended.subscribe());
         loop {
-            if engine.state.read().0.created(&kv.key) != Some(kv.create_revision) {
+            if engine.state.read().created(&kv.key) != Some(kv.create_revision) {
                 return Ok(());
             }
             tokio::select! {

@@ -8,7 +8,7 @@
 //!
 //! Source: etcd `rpc.proto` RangeStream, KEP-5966.
 
-use store_core::auth::Access;
+use store_core::auth::{Access, Auth};
 use store_core::errors::RequestError;
 use store_core::mvcc::check;
 use store_core::wire::{RangeRequest, RangeResponse, RangeStreamResponse};
@@ -39,6 +39,11 @@ struct Reading {
     out: mpsc::Sender<Result<RangeStreamResponse, Status>>,
 }
 
+/// Whether somebody may read a range.
+pub(super) fn may_read(auth: &Auth, caller: &Caller, request: &RangeRequest) -> Result<(), RequestError> {
+    auth.keys(&caller.at(auth), Access::Read, &request.key, &request.range_end)
+}
+
 impl Service {
     /// Answers a read in pieces.
     pub(super) async fn pieces(&self, caller: Caller, mut request: RangeRequest) -> Result<Pieces, RequestError> {
@@ -48,8 +53,8 @@ impl Service {
         }
         let (service, reader) = (self.clone(), caller.clone());
         let counted = tokio::task::spawn_blocking(move || {
-            let (mvcc, _, auth) = service.engine.state.read_as_user();
-            auth.keys(&reader.at(&auth), Access::Read, &request.key, &request.range_end)?;
+            let (mvcc, auth) = service.engine.state.read_as_user();
+            may_read(&auth, &reader, &request)?;
             let revision = mvcc.read_revision(request.revision)?;
             let count = mvcc.count(&request.key, &request.range_end, revision);
             request.revision = revision;
@@ -88,10 +93,8 @@ impl Reading {
             let (service, caller, request) = (self.service.clone(), self.caller.clone(), self.request.clone());
             let bytes_max = service.config.max_request_bytes;
             let read = tokio::task::spawn_blocking(move || {
-                let (mvcc, values, auth) = service.engine.state.read_as_user();
-                // Each time anew: what he may read can change meanwhile.
-                auth.keys(&caller.at(&auth), Access::Read, &request.key, &request.range_end)?;
-                mvcc.piece(&request, keys_max, bytes_max, &values)
+                let allow = |auth: &Auth| may_read(auth, &caller, &request);
+                service.engine.state.piece(&request, (keys_max, bytes_max), allow)
             });
             kvs = read.await.map_err(|_| RequestError::Stopped)??;
         }

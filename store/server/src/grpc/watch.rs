@@ -115,10 +115,7 @@ fn encoded(engine: &Engine, slice: Slice, prev_kv: bool, compacted: i64) -> (Vec
             return (events, reached);
         }
         let event = if prev_kv && !told.creates && told.at.main > compacted {
-            told.with_before(|| {
-                let (mvcc, values) = engine.state.read();
-                mvcc.before(&told.key, told.at.main, &values).ok().flatten()
-            })
+            told.with_before(|| engine.state.before(&told.key, told.at.main))
         } else {
             told.encoded.clone()
         };
@@ -325,13 +322,13 @@ impl Serving {
             }
             let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
             let (from, fragment) = (watcher.next, watcher.fragment);
-            let compacted = self.service.engine.state.read().0.compacted();
+            let compacted = self.service.engine.state.read().compacted();
             if from < compacted {
                 return self.cancel_compacted(id, compacted).await;
             }
             let read = self.slice(watcher, to, compacted).await;
             // Compacted while it was read: what was read may have holes (W2).
-            if from < self.service.engine.state.read().0.compacted() {
+            if from < self.service.engine.state.read().compacted() {
                 continue;
             }
             let Ok((events, reached)) = read else {

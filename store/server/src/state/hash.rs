@@ -84,7 +84,7 @@ impl State {
     pub(crate) fn hash_kv(&self, revision: i64) -> Result<Hashed, RequestError> {
         for _ in 0..ATTEMPTS {
             let (compacted, newest) = {
-                let (mvcc, _) = self.read();
+                let mvcc = self.read();
                 (mvcc.compacted(), mvcc.revision())
             };
             let wanted = if revision <= 0 { newest } else { revision };
@@ -95,7 +95,7 @@ impl State {
             }
             let hash = self.hash_between(compacted, wanted);
             // A compaction meanwhile may have taken what was to be hashed.
-            if self.read().0.compacted() == compacted {
+            if self.read().compacted() == compacted {
                 return Ok(Hashed { hash: hash?, compacted, revision: wanted });
             }
         }
@@ -111,7 +111,7 @@ impl State {
                 break;
             }
             // Of what is compacted, the newest version of each key still counts.
-            let is_seen = at.main > compacted || self.read().0.newest_at(&kv.key, compacted) == Some(at);
+            let is_seen = at.main > compacted || self.read().newest_at(&kv.key, compacted) == Some(at);
             if !is_seen {
                 continue;
             }

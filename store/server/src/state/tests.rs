@@ -3,7 +3,8 @@ use store_core::wire::auth_change::Change as AuthRequest;
 use store_core::wire::command::Request;
 use store_core::wire::{
     AuthChange, AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-    AuthUserDeleteRequest, AuthUserGrantRoleRequest, Permission, PutRequest, TokenAssign,
+    AuthUserDeleteRequest, AuthUserGrantRoleRequest, CompactionRequest, Permission, PutRequest, RangeRequest,
+    TokenAssign,
 };
 use tempfile::TempDir;
 
@@ -26,11 +27,7 @@ impl Member {
 
     fn run(&mut self, asker: &Asker, request: Request) -> Applied {
         self.index += 1;
-        let mut command = Command { request: Some(request), ..Command::default() };
-        asker.sign(&mut command);
-        let data = command.encode_to_vec().into();
-        let entry = Entry { index: self.index, term: 1, data, ..Entry::default() };
-        self.state.apply(&entry).expect("applied").expect("a command")
+        run(&self.state, self.index, asker, request)
     }
 
     fn change(&mut self, change: AuthRequest) -> Applied {
@@ -61,6 +58,14 @@ impl Member {
     fn ann(&self) -> Asker {
         Asker::user("ann".to_owned(), self.state.auth().revision())
     }
+}
+
+fn run(state: &State, index: u64, asker: &Asker, request: Request) -> Applied {
+    let mut command = Command { request: Some(request), ..Command::default() };
+    asker.sign(&mut command);
+    let data = command.encode_to_vec().into();
+    let entry = Entry { index, term: 1, data, ..Entry::default() };
+    state.apply(&entry).expect("applied").expect("a command")
 }
 
 fn check(auth: &Auth) {
@@ -106,14 +111,14 @@ fn a_snapshot_brings_users_and_roles_and_takes_others_away() {
     other.state.install(received).expect("installed");
     assert_eq!(other.state.auth(), member.state.auth());
     check(&other.state.auth());
-    assert_eq!(other.state.read().0.key_count(), 1);
+    assert_eq!(other.state.read().key_count(), 1);
 }
 
 /// What is refused when it is applied leaves nothing on disk and tells nobody.
 #[test]
 fn a_refused_command_only_moves_the_index() {
     let mut member = Member::peopled();
-    let before = (member.state.auth(), member.state.read().0.clone());
+    let before = (member.state.auth(), member.state.read().clone());
     let refused = [
         (member.ann(), put("l"), RequestError::PermissionDenied),
         (Asker::Nobody, put("k"), RequestError::UserEmpty),
@@ -124,10 +129,50 @@ fn a_refused_command_only_moves_the_index() {
         let applied = member.run(&asker, request);
         assert_eq!((applied.answer, applied.changes.len()), (Err(error), 0), "{asker:?}");
     }
-    assert_eq!((member.state.auth(), member.state.read().0.clone()), before);
+    assert_eq!((member.state.auth(), member.state.read().clone()), before);
     assert_eq!(member.run(&member.ann(), put("k")).changes.len(), 1);
     let request = TokenAssign { name: "ann".to_owned(), auth_revision: before.0.revision(), ..Default::default() };
     let token =
         member.run(&Asker::Nobody, Request::Auth(AuthChange { change: Some(AuthRequest::TokenAssign(request)) }));
     assert_eq!(token.answer, Ok(Answer::Token(member.index)));
+}
+
+/// R1: what is compacted while a read is on its way is there until it ends.
+#[test]
+fn a_read_is_of_one_revision_whatever_happens_meanwhile() {
+    // Several slices.
+    const KEYS: usize = 5_000;
+    let Member { state, mut index, dir: _dir } = Member::new();
+    let mut write = |request: Request| {
+        index += 1;
+        run(&state, index, &Asker::Nobody, request)
+    };
+    let put = |value: &'static str, n: usize| {
+        Request::Put(PutRequest { key: format!("k{n:05}").into(), value: value.into(), ..PutRequest::default() })
+    };
+    (0..KEYS).for_each(|n| drop(write(put("old", n))));
+    let everything = RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() };
+    let allow = |_: &Auth| Ok(());
+    let mut begins = true;
+    let meanwhile = |_| {
+        if std::mem::take(&mut begins) {
+            (0..KEYS).for_each(|n| drop(write(put("new", n))));
+            let compact = CompactionRequest { revision: state.read().revision(), physical: false };
+            assert_eq!(write(Request::Compact(compact)).answer, Ok(Answer::Compact));
+        }
+        assert!(state.collect().expect("a slice"), "the read isn't over");
+        Ok(())
+    };
+    let (answer, revision) = state.range(&everything, allow, meanwhile).expect("a read");
+    assert_eq!((answer.kvs.len(), answer.count, revision), (KEYS, KEYS as i64, KEYS as i64 + 1));
+    assert!(answer.kvs.iter().all(|kv| kv.value == "old"));
+    while state.collect().expect("a slice") {}
+    let mut left = 0;
+    let all = state.each_change(0, i64::MAX, |_, _, _| {
+        left += 1;
+        Ok(true)
+    });
+    assert_eq!((all, left), (Ok(true), KEYS), "the older versions are gone");
+    let (answer, _) = state.range(&everything, allow, |_| Ok(())).expect("a read");
+    assert!(answer.kvs.len() == KEYS && answer.kvs.iter().all(|kv| kv.value == "new"));
 }
