@@ -91,6 +91,9 @@ pub(crate) struct StoreArgs {
     /// Live bytes of keys, values and leases beyond which nothing is added; 0 for 8 GiB, -1 for no limit
     #[arg(long, env = "ETCD_QUOTA_BACKEND_BYTES", default_value_t = 0, allow_negative_numbers = true)]
     quota_backend_bytes: i64,
+    /// Bytes that large answers under way may hold together; one alone may be larger
+    #[arg(long, env = "ETCD_MAX_ANSWER_BYTES", default_value_t = 256 << 20)]
+    max_answer_bytes: usize,
     /// Serving certificate for clients
     #[arg(long, env = "ETCD_CERT_FILE")]
     cert_file: Option<PathBuf>,
@@ -146,6 +149,7 @@ impl StoreArgs {
             lease_checkpoint_interval: Duration::from_secs(self.lease_checkpoint_interval),
             max_request_bytes: self.max_request_bytes,
             quota_backend_bytes: self.quota_backend_bytes,
+            max_answer_bytes: self.max_answer_bytes,
             client_tls: Tls {
                 cert_file: self.cert_file,
                 key_file: self.key_file,

@@ -135,6 +135,8 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// Bytes of keys, values and leases beyond which nothing is added; 0 for 8 GiB, below 0 for no limit.
     pub quota_backend_bytes: i64,
+    /// What large answers under way may hold together, bytes; one alone may be larger.
+    pub max_answer_bytes: usize,
     /// TLS towards clients.
     pub client_tls: Tls,
     /// TLS between peers.
@@ -180,6 +182,7 @@ impl Default for Config {
             lease_checkpoint_interval: Duration::from_secs(300),
             max_request_bytes: 1_572_864,
             quota_backend_bytes: 0,
+            max_answer_bytes: 256 << 20,
             client_tls: Tls::default(),
             peer_tls: Tls::default(),
             auth_token: AuthToken::Simple,

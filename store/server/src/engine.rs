@@ -44,6 +44,7 @@ use store_core::wire::{Command, MemberChange, command::Request, peer_answer};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -62,8 +63,9 @@ pub(crate) use snapshots::Copied;
 const INPUTS_MAX: usize = 8192;
 /// Work that waits for the log thread.
 const LOG_QUEUE_MAX: usize = 4096;
-/// Requests that wait for their command to be applied.
+/// Requests that wait for their command to be applied, and their bytes.
 const WAITING_MAX: usize = 20_000;
+const WAITING_BYTES_MAX: usize = 256 << 20;
 /// How long a request may take before its outcome counts as unknown.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// Backups that are sent at once.
@@ -182,6 +184,10 @@ pub(crate) struct Engine {
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
     ring: RwLock<Ring>,
+    /// Bytes of the requests that wait.
+    waiting_bytes: Arc<tokio::sync::Semaphore>,
+    /// What large answers hold.
+    pub(crate) admission: Admission,
     /// Watchers of this member, which are bounded.
     pub(crate) watchers: Arc<tokio::sync::Semaphore>,
     /// What compaction to here left behind is deleted.
@@ -267,6 +273,8 @@ impl Engine {
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
             ring: RwLock::new(Ring::new(revision)),
+            waiting_bytes: Arc::new(tokio::sync::Semaphore::new(WAITING_BYTES_MAX)),
+            admission: Admission::new(config.max_answer_bytes),
             watchers: Arc::new(tokio::sync::Semaphore::new(WATCHERS_MAX)),
             collected: watch::Sender::new(0),
             tokens: Mutex::new(Tokens::new(u64::try_from(config.auth_token_ttl.as_millis()).unwrap_or(u64::MAX))),
@@ -322,6 +330,9 @@ impl Engine {
         asker.sign(&mut command);
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let command = Command { request_id, ..command }.encode_to_vec();
+        let bytes = u32::try_from(command.len()).map_err(|_| RequestError::TooLarge)?;
+        // Who would have to wait is told at once: proposals wait for disks, and more of them help nobody.
+        let _bytes = self.waiting_bytes.try_acquire_many(bytes).map_err(|_| RequestError::Busy)?;
         self.until_applied(request_id, |dropped| Input::Propose { command: command.clone(), dropped }).await
     }
 

@@ -5,6 +5,7 @@
 //! Absences: no decision about keys or terms is made here; no request is
 //! acknowledged before a majority's disks hold it.
 
+mod admission;
 mod auth;
 mod authority;
 mod backup;

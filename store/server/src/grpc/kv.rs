@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::range_stream::{Pieces, may_read};
 use super::services::kv_server::Kv;
 use super::{Service, status};
+use crate::admission::Held;
 use crate::auth::guard;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -56,11 +57,14 @@ impl Kv for Service {
         // Values may have to come from disk.
         let answer = tokio::task::spawn_blocking(move || {
             service.engine.metrics.ranges.inc();
+            let mut share = service.engine.admission.share();
             let allow = |auth: &Auth| may_read(auth, &caller, &request);
-            let read = service.engine.state.range(&request, allow, |_| Ok(()));
+            let read = service.engine.state.range(&request, allow, |bytes| share.grow(bytes));
             let (mut answer, revision) = read.map_err(status)?;
             answer.header = service.header(revision);
-            Ok(Response::new(answer))
+            let mut response = Response::new(answer);
+            response.extensions_mut().insert(Held::from(share));
+            Ok(response)
         });
         answer.await.map_err(|_| Status::internal("the read was abandoned"))?
     }

@@ -1,4 +1,4 @@
-//! Calls of clients, under the names of Go's gRPC middleware.
+//! Calls of clients, under the names of Go's gRPC middleware; what their answers hold goes with the last of them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use tonic::Code;
 
 use super::Metrics;
+use crate::admission::Held;
 
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Call {
@@ -120,15 +121,17 @@ pub(crate) async fn watch_calls(State(metrics): State<Arc<Metrics>>, request: Re
         metrics.grpc.started.get_or_create(call).inc();
     }
     let received = metrics.grpc.received.clone();
-    let request = request.map(|body| Body::new(Counted { body, bytes: received, end: None }));
-    let response = next.run(request).await;
+    let request =
+        request.map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: received, end: None, _held: None }));
+    let mut response = next.run(request).await;
+    let held = response.extensions_mut().remove::<Held>();
     let sent = metrics.grpc.sent.clone();
     // An answer without a body carries its code in the headers.
     let mut end = call.map(|call| End { metrics, call, code: None });
     if let Some(end) = &mut end {
         end.code = code_in(response.headers());
     }
-    response.map(|body| Body::new(Counted { body, bytes: sent, end }))
+    response.map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: sent, end, _held: held }))
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
@@ -149,11 +152,18 @@ impl Drop for End {
     }
 }
 
+/// HTTP/2 takes a piece whole, however little the client reads: larger ones are given to it in parts, so that a body
+/// ends with its last bytes' going.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
 /// A body whose bytes are counted, and whose trailers are looked at.
 struct Counted {
     body: Body,
+    /// What is left of a large piece.
+    rest: Bytes,
     bytes: Counter,
     end: Option<End>,
+    _held: Option<Held>,
 }
 
 impl http_body::Body for Counted {
@@ -164,7 +174,19 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = if self.rest.is_empty() {
+            ready!(Pin::new(&mut self.body).poll_frame(cx))
+        } else {
+            Some(Ok(Frame::data(std::mem::take(&mut self.rest))))
+        };
+        let frame = frame.map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|mut data| {
+                    self.rest = data.split_off(data.len().min(PIECE_BYTES_MAX));
+                    data
+                })
+            })
+        });
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
                 self.bytes.inc_by(data.len() as u64);
@@ -177,10 +199,16 @@ impl http_body::Body for Counted {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }

@@ -1,6 +1,7 @@
 //! Members as their users meet them: etcd-client, Debian's etcdctl, crashes.
 
 mod access;
+mod admission;
 mod alarms;
 mod auth;
 mod backup;

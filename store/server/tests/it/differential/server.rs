@@ -136,6 +136,14 @@ impl Server {
         grpc.streaming(requests, path, ProstCodec::default()).await.expect("a stream").into_inner()
     }
 
+    /// Reads, and leaves the answer with the server until somebody asks for it here.
+    pub(crate) async fn range_untaken(&self, request: RangeRequest) -> Streaming<RangeResponse> {
+        let mut grpc = self.grpc().await;
+        let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
+        let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
+        grpc.server_streaming(Request::new(request), path, codec).await.expect("an answer").into_inner()
+    }
+
     /// Reads in pieces.
     pub(crate) async fn range_stream(&self, request: RangeRequest) -> Result<Vec<RangeResponse>, Status> {
         let mut grpc = self.grpc().await;
