@@ -1,7 +1,7 @@
 //! Applying committed puts: what the state thread does between two writes to RocksDB.
 //!
 //! Limit: a put makes one revision. It copies no value (`Bytes` is shared), looks the key up
-//! twice in a `BTreeMap` and pushes one `Version` of 40 bytes: some 17 comparisons of 32-byte
+//! twice in the index and adds one `Version` of 40 bytes: some 17 comparisons of 32-byte
 //! keys at 100,000 keys, each likely a cache miss of ≈ 80 ns, so ≈ 2–3 µs a put. Three members
 //! on one machine commit ≈ 10,000 puts a second, so that applying takes 2–3 % of a core.
 
