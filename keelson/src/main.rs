@@ -8,6 +8,7 @@ mod pki;
 mod server;
 mod status;
 mod store_args;
+mod store_import;
 mod store_snapshot;
 mod up;
 
@@ -144,8 +145,10 @@ async fn dispatch(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Store(args) => {
-            if let Some(store_args::StoreTool::Snapshot { command }) = args.tool {
-                return store_snapshot::run(command).await;
+            match args.tool {
+                Some(store_args::StoreTool::Snapshot { command }) => return store_snapshot::run(command).await,
+                Some(store_args::StoreTool::Import(args)) => return store_import::run(&args, until_signal()?).await,
+                None => {}
             }
             let config = (*args).into_config()?;
             store_server::run(config, until_signal()?).await.context("store")

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use store_server::{AuthToken, Config, Tls};
 
+use crate::store_import::ImportArgs;
 use crate::store_snapshot::SnapshotCommand;
 
 /// How a new folder begins.
@@ -25,6 +26,8 @@ pub(crate) enum StoreTool {
         #[command(subcommand)]
         command: SnapshotCommand,
     },
+    /// Make a backup of a running etcd's keys, revisions and leases kept, to restore members from
+    Import(ImportArgs),
 }
 
 /// Arguments of `keelson store`, named as etcd's.

@@ -40,6 +40,13 @@ pub(crate) struct Access {
     /// URLs of members
     #[arg(long, env = "ETCDCTL_ENDPOINTS", value_delimiter = ',', default_value = "http://127.0.0.1:2379")]
     endpoints: Vec<String>,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// Who asks, and whom to trust, as etcdctl's flags say it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Credentials {
     /// CA of the members' certificates
     #[arg(long, env = "ETCDCTL_CACERT")]
     cacert: Option<PathBuf>,
@@ -80,9 +87,9 @@ pub(crate) struct Founding {
     mark_compacted: bool,
 }
 
-impl Access {
-    /// Connects.
-    pub(crate) async fn connect(&self) -> Result<Client> {
+impl Credentials {
+    /// How to connect to members at these URLs.
+    pub(crate) fn options(&self, endpoints: &[String]) -> Result<ConnectOptions> {
         let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
         let mut options = ConnectOptions::new();
         let mut tls = TlsOptions::new();
@@ -92,13 +99,21 @@ impl Access {
         if let Some((cert, key)) = self.cert.as_ref().zip(self.key.as_ref()) {
             tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
         }
-        if self.endpoints.iter().any(|url| url.starts_with("https://")) {
+        if endpoints.iter().any(|url| url.starts_with("https://")) {
             options = options.with_tls(tls);
         }
         if let Some(user) = &self.user {
             let (name, password) = user.split_once(':').context("--user: NAME:PASSWORD is wanted")?;
             options = options.with_user(name, password);
         }
+        Ok(options)
+    }
+}
+
+impl Access {
+    /// Connects.
+    async fn connect(&self) -> Result<Client> {
+        let options = self.credentials.options(&self.endpoints)?;
         let shown = self.endpoints.join(", ");
         Client::connect(&self.endpoints, Some(options)).await.with_context(|| format!("connecting to {shown}"))
     }

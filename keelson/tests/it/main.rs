@@ -4,6 +4,7 @@ mod cluster;
 mod containers;
 mod control;
 mod hollow;
+mod import;
 #[path = "../../../store/server/tests/it/ports.rs"]
 mod ports;
 #[path = "../../../apiserver/server/tests/it/programs.rs"]

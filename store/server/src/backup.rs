@@ -46,6 +46,9 @@ pub enum BackupError {
     /// Something is there already.
     #[error("{0} isn't empty; restore into a new folder")]
     Occupied(String),
+    /// The file to be made is there.
+    #[error("{0} is there already; name another file")]
+    FileExists(String),
     /// The copy inside.
     #[error(transparent)]
     State(#[from] crate::StateError),

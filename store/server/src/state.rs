@@ -13,6 +13,7 @@
 mod disk;
 mod folder;
 mod hash;
+mod import;
 mod reads;
 
 use std::path::Path;
@@ -38,6 +39,7 @@ use disk::{
 };
 use folder::{Folder, Generation};
 pub(crate) use hash::{Hashed, Kept, Slice};
+pub(crate) use import::ImportState;
 
 /// Where a new cluster's log begins: one that joins later is behind it, and gets a snapshot.
 const FIRST: (u64, u64) = (1, 1);
@@ -158,6 +160,7 @@ impl State {
         {
             let current = self.current.read();
             let mut batch = WriteBatch::default();
+            batch.delete_cf(current.disk.family(META), disk::IMPORT);
             if bump_revision > 0 {
                 // Revisions in between never were: nobody may watch from there.
                 let revision = current.machine.mvcc.revision().saturating_add(bump_revision).to_be_bytes();

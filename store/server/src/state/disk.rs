@@ -46,6 +46,8 @@ pub(super) const MEMBERS: &[u8] = b"members";
 pub(super) const ALARMS: &[u8] = b"alarms";
 pub(super) const VOTES: &[u8] = b"votes";
 pub(super) const CONDEMNED: &[u8] = b"condemned";
+/// How far an import has come; none in a member.
+pub(super) const IMPORT: &[u8] = b"import";
 
 const MEMTABLE_BYTES: usize = 8 << 20;
 const CACHE_BYTES: usize = 16 << 20;
@@ -160,6 +162,12 @@ impl Disk {
         batch.delete_cf(self.family(VALUES), change_key(at));
     }
 
+    /// Whether a change is there.
+    pub(super) fn has_change(&self, at: Revision) -> Result<bool, StateError> {
+        let found = self.db.get_pinned_cf(self.family(RECORDS), change_key(at)).map_err(|e| self.error(&e))?;
+        Ok(found.is_some())
+    }
+
     /// Records from a revision on: changes without their values, and how long those are.
     pub(super) fn records(
         &self,
@@ -177,7 +185,7 @@ impl Disk {
         })
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         self.db.get_cf(self.family(META), key).map_err(|e| self.error(&e))
     }
 
