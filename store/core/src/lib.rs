@@ -5,13 +5,14 @@
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
 //! about the cluster itself, [`auth`] those about users, and it says who may do what, [`alarms`]
 //! what is refused to everybody, [`divergence`] whether members came to the same.
-//! [`lease`] says what has expired, given the time.
+//! [`lease`] says what has expired, given the time, [`auto_compaction`] what may be forgotten.
 //!
 //! Absences: nothing here waits; nothing here reads randomness; nothing that
 //! reaches output depends on the order of a hash map.
 
 pub mod alarms;
 pub mod auth;
+pub mod auto_compaction;
 pub mod divergence;
 pub mod errors;
 pub mod lease;
