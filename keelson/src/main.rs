@@ -8,6 +8,7 @@ mod pki;
 mod server;
 mod status;
 mod store_args;
+mod store_flags;
 mod store_import;
 mod store_snapshot;
 mod up;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -88,13 +89,36 @@ fn main() -> ExitCode {
     if called == Some("etcd") {
         arguments.insert(1, "store".to_owned());
     }
-    let cli = Cli::parse_from(store_args::go_flags(arguments));
-    match run(cli) {
+    match read(store_args::go_flags(arguments)).and_then(|(cli, words)| run(cli, &words)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("keelson: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Reads the arguments; what to say of those that the store passes over.
+fn read(arguments: Vec<String>) -> Result<(Cli, Vec<String>)> {
+    if arguments.get(1).map(String::as_str) != Some("store") {
+        return Ok((Cli::parse_from(arguments), Vec::new()));
+    }
+    let (arguments, mut words) = store_flags::sort_out(arguments)?;
+    let cli = Cli::parse_from(arguments);
+    let command = Cli::command();
+    let store = command.find_subcommand("store").into_iter().flat_map(clap::Command::get_arguments);
+    let known = store.filter_map(|flag| flag.get_env()?.to_str().map(str::to_owned)).collect();
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+    words.extend(store_flags::look_at(variables, &known)?);
+    Ok((cli, words))
+}
+
+/// What is logged where `KEELSON_LOG` doesn't say.
+fn log_level(command: &Command) -> &str {
+    match command {
+        Command::Store(args) => &args.log_level,
+        _ => "info",
     }
 }
 
@@ -114,16 +138,17 @@ fn with_lazy_memory() -> anyhow::Error {
     anyhow::Error::new(error).context(format!("running {}", own.display()))
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli, words: &[String]) -> Result<()> {
     if let Command::Supervised { parent, command } = &cli.command {
         return up::supervise::become_supervised(*parent, command);
     }
     if matches!(cli.command, Command::Up(_)) && std::env::var_os(EAGER_COMMIT).is_none() {
         return Err(with_lazy_memory());
     }
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| "info,kube_client=off".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KEELSON_LOG")
+        .unwrap_or_else(|_| format!("{},kube_client=off", log_level(&cli.command)).into());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    words.iter().for_each(|word| tracing::warn!("{word}"));
     // `up` binds its children to the thread that starts them: it must be the main thread, which lives longest.
     let runtime = match &cli.command {
         Command::Server(_) | Command::Store(_) | Command::Agent(_) | Command::Bench { .. } => {

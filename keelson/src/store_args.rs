@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use store_server::{AuthToken, Config, Tls};
+use store_server::{AuthToken, Config, Tls, go_duration, parse_retention};
 
 use crate::store_import::ImportArgs;
 use crate::store_snapshot::SnapshotCommand;
@@ -130,12 +130,51 @@ pub(crate) struct StoreArgs {
     /// How slowly passwords are hashed, 4 to 31
     #[arg(long, env = "ETCD_BCRYPT_COST", default_value_t = 10)]
     bcrypt_cost: u32,
+    /// How --auto-compaction-retention is meant: periodic or revision
+    #[arg(long, env = "ETCD_AUTO_COMPACTION_MODE", default_value = "periodic")]
+    auto_compaction_mode: String,
+    /// What compaction without being asked keeps: hours or a duration such as 5m, or a number of revisions; 0: all
+    #[arg(long, env = "ETCD_AUTO_COMPACTION_RETENTION", default_value = "0")]
+    auto_compaction_retention: String,
+    /// URLs to serve health and metrics on, without the rest
+    #[arg(long, env = "ETCD_LISTEN_METRICS_URLS", value_delimiter = ',')]
+    listen_metrics_urls: Vec<String>,
+    /// Requests that a client may have under way on one connection
+    #[arg(long, env = "ETCD_MAX_CONCURRENT_STREAMS", default_value_t = u32::MAX)]
+    max_concurrent_streams: u32,
+    /// How often clients' connections are tried, such as 2h; 0: never
+    #[arg(long, env = "ETCD_GRPC_KEEPALIVE_INTERVAL", default_value = "2h", value_parser = duration)]
+    grpc_keepalive_interval: Duration,
+    /// How long a client may take to answer that, such as 20s
+    #[arg(long, env = "ETCD_GRPC_KEEPALIVE_TIMEOUT", default_value = "20s", value_parser = duration)]
+    grpc_keepalive_timeout: Duration,
+    /// How often idle watchers that asked for it are told their progress, such as 10m
+    #[arg(
+        long,
+        alias = "experimental-watch-progress-notify-interval",
+        env = "ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL",
+        default_value = "10m",
+        value_parser = duration
+    )]
+    watch_progress_notify_interval: Duration,
+    /// What is logged: debug, info, warn or error; KEELSON_LOG says more
+    #[arg(long, env = "ETCD_LOG_LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]
+    pub(crate) log_level: String,
+}
+
+/// A duration the way Go writes it; some form of 0 is none.
+fn duration(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") {
+        return Ok(Duration::ZERO);
+    }
+    go_duration(text).ok_or_else(|| format!("{text:?} is no duration such as 5s, 10m or 2h"))
 }
 
 impl StoreArgs {
     /// The settings that the arguments mean.
     pub(crate) fn into_config(self) -> Result<Config> {
         let own = &self.initial_advertise_peer_urls;
+        let keepalive = (self.grpc_keepalive_interval, self.grpc_keepalive_timeout);
         let initial_cluster = founding_cluster(self.initial_cluster.as_deref(), &self.name, own)?;
         Ok(Config {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name))),
@@ -168,6 +207,11 @@ impl StoreArgs {
             auth_token: AuthToken::parse(&self.auth_token)?,
             auth_token_ttl: Duration::from_secs(self.auth_token_ttl),
             bcrypt_cost: self.bcrypt_cost,
+            auto_compaction: parse_retention(&self.auto_compaction_mode, &self.auto_compaction_retention)?,
+            listen_metrics_urls: self.listen_metrics_urls,
+            max_concurrent_streams: self.max_concurrent_streams,
+            client_keepalive: Some(keepalive).filter(|(every, _)| !every.is_zero()),
+            watch_progress_notify_interval: self.watch_progress_notify_interval,
         })
     }
 }

@@ -3,6 +3,7 @@
 mod cluster;
 mod containers;
 mod control;
+mod flags;
 mod hollow;
 mod import;
 #[path = "../../../store/server/tests/it/ports.rs"]

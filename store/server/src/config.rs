@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use store_core::auto_compaction::Retention;
 use store_core::wire::Member;
 
 /// A certificate, its key and the CA of the other side; PEM files.
@@ -43,8 +44,9 @@ pub struct JwtSettings {
     pub ttl: Duration,
 }
 
-/// A duration the way Go writes it: `5m`, `1h30m`, `300s`, `1.5h`.
-fn go_duration(text: &str) -> Option<Duration> {
+/// A duration the way Go writes it: `5m`, `1h30m`, `300s`, `1.5h`; `None` for nothing else, nor for no time at all.
+#[must_use]
+pub fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
@@ -63,6 +65,30 @@ fn go_duration(text: &str) -> Option<Duration> {
         rest = next;
     }
     Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())
+}
+
+/// What stays of the past, the way etcd writes it: a mode, and hours, a duration or a number of revisions; `None`
+/// for all of it.
+///
+/// # Errors
+/// What isn't understood.
+pub fn parse_retention(mode: &str, text: &str) -> Result<Option<Retention>, ConfigError> {
+    let wrong = |what: &str| refuse(format!("--auto-compaction-retention: {text:?} is no {what}"));
+    match (mode, text.parse::<i64>()) {
+        ("periodic" | "revision", Ok(0)) => Ok(None),
+        ("revision", Ok(count)) if count > 0 => Ok(Some(Retention::Revision(count))),
+        ("revision", _) => wrong("number of revisions"),
+        ("periodic", Ok(hours)) => match u64::try_from(hours).ok().and_then(|hours| hours.checked_mul(3_600_000)) {
+            Some(milliseconds) => Ok(Some(Retention::Periodic(milliseconds))),
+            None => wrong("number of hours"),
+        },
+        ("periodic", Err(_)) if matches!(text, "0ms" | "0s" | "0m" | "0h") => Ok(None),
+        ("periodic", Err(_)) => match go_duration(text).map(|kept| u64::try_from(kept.as_millis())) {
+            Some(Ok(milliseconds)) if milliseconds > 0 => Ok(Some(Retention::Periodic(milliseconds))),
+            _ => wrong("duration"),
+        },
+        _ => refuse(format!("--auto-compaction-mode: {mode:?} is neither periodic nor revision")),
+    }
 }
 
 impl AuthToken {
@@ -147,6 +173,16 @@ pub struct Config {
     pub auth_token_ttl: Duration,
     /// How slowly passwords are hashed: one more doubles the time.
     pub bcrypt_cost: u32,
+    /// What is compacted without being asked for; `None`: nothing.
+    pub auto_compaction: Option<Retention>,
+    /// Where health and metrics are served without the rest.
+    pub listen_metrics_urls: Vec<String>,
+    /// Requests that a client may have under way on one connection.
+    pub max_concurrent_streams: u32,
+    /// How often clients' connections are tried, and how long an answer may take; `None`: never.
+    pub client_keepalive: Option<(Duration, Duration)>,
+    /// How often an idle watcher that asked for it is told its progress.
+    pub watch_progress_notify_interval: Duration,
 }
 
 /// A setting that can't work.
@@ -188,6 +224,11 @@ impl Default for Config {
             auth_token: AuthToken::Simple,
             auth_token_ttl: Duration::from_secs(300),
             bcrypt_cost: 10,
+            auto_compaction: None,
+            listen_metrics_urls: Vec::new(),
+            max_concurrent_streams: u32::MAX,
+            client_keepalive: Some((Duration::from_secs(7200), Duration::from_secs(20))),
+            watch_progress_notify_interval: Duration::from_secs(600),
         }
     }
 }
@@ -251,9 +292,16 @@ impl Config {
         if self.auth_token_ttl.is_zero() {
             return refuse("--auth-token-ttl must be > 0");
         }
-        for url in self.listen_client_urls.iter().chain(&self.listen_peer_urls) {
+        if self.max_concurrent_streams == 0 {
+            return refuse("--max-concurrent-streams must be > 0");
+        }
+        if self.watch_progress_notify_interval.is_zero() {
+            return refuse("--watch-progress-notify-interval must be > 0");
+        }
+        let for_clients = self.listen_client_urls.iter().chain(&self.listen_metrics_urls);
+        let for_clients = for_clients.map(|url| (url, &self.client_tls));
+        for (url, settings) in for_clients.chain(self.listen_peer_urls.iter().map(|url| (url, &self.peer_tls))) {
             let (Place::Tcp { secure: tls, .. } | Place::Unix { secure: tls, .. }) = place(url)?;
-            let settings = if self.listen_client_urls.contains(url) { &self.client_tls } else { &self.peer_tls };
             if tls && (settings.cert_file.is_none() || settings.key_file.is_none()) {
                 return refuse(format!("{url} needs a certificate and a key"));
             }
@@ -354,6 +402,27 @@ mod tests {
             ["", "other", "jwt", "jwt,sign-method", "jwt,sign-method=a,sign-method=b", "jwt,sign-method=a,ttl=5"];
         for text in wrong {
             assert!(AuthToken::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn retentions_are_written_the_way_etcd_does() {
+        let periodic = |ms| Ok(Some(Retention::Periodic(ms)));
+        let table = [
+            ("periodic", "0", Ok(None)),
+            ("periodic", "0s", Ok(None)),
+            ("periodic", "1", periodic(3_600_000)),
+            ("periodic", "5m", periodic(300_000)),
+            ("revision", "0", Ok(None)),
+            ("revision", "1000", Ok(Some(Retention::Revision(1000)))),
+        ];
+        for (mode, text, retention) in table {
+            assert_eq!(parse_retention(mode, text), retention, "{mode} {text}");
+        }
+        for (mode, text) in
+            [("periodic", "-1"), ("periodic", "x"), ("periodic", ""), ("revision", "5m"), ("never", "1")]
+        {
+            assert!(parse_retention(mode, text).is_err(), "{mode} {text}");
         }
     }
 

@@ -9,9 +9,11 @@ mod admission;
 mod auth;
 mod authority;
 mod backup;
+mod compactor;
 pub mod config;
 mod engine;
 mod grpc;
+mod health;
 mod identity;
 mod import;
 mod listener;
@@ -33,7 +35,7 @@ use store_core::wire::{Describe, Member, MemberChange};
 use tokio_util::sync::CancellationToken;
 
 pub use backup::BackupError;
-pub use config::{AuthToken, Config, ConfigError, JwtSettings, Tls};
+pub use config::{AuthToken, Config, ConfigError, JwtSettings, Tls, go_duration, parse_retention};
 pub use engine::OpenError;
 pub use identity::IdentityError;
 pub use import::{Import, ImportError};
@@ -109,6 +111,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     for url in &config.listen_client_urls {
         clients.push(listener::listen(url).await?);
     }
+    let mut for_metrics = Vec::new();
+    for url in &config.listen_metrics_urls {
+        for_metrics.push(listener::listen(url).await?);
+    }
     let mut peer_listeners = Vec::new();
     for url in &config.listen_peer_urls {
         peer_listeners.push(listener::listen_tcp(url).await?);
@@ -130,6 +136,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         tokio::spawn(peers::serve(listener, tls, peers.clone(), stop.clone()));
     }
     tokio::spawn(describe(engine.clone(), config.clone(), stop.clone()));
+    if let Some(retention) = config.auto_compaction {
+        tokio::spawn(compactor::run(engine.clone(), retention, stop.clone()));
+    }
     tracing::info!(
         name = config.name,
         member = format!("{:x}", engine.id),
@@ -137,9 +146,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         "serving"
     );
     let service = grpc::Service { engine: engine.clone(), peers, recognition, config: Arc::new(config), cluster_id };
-    for (secure, listener) in clients {
+    let served = clients.into_iter().map(|place| (place, serve::router(&service)));
+    for ((secure, listener), router) in
+        served.chain(for_metrics.into_iter().map(|place| (place, serve::http(&service))))
+    {
         let tls = if secure { client_tls.clone() } else { None };
-        tokio::spawn(serve::serve(listener, tls, serve::router(&service), stop.clone()));
+        tokio::spawn(serve::serve(listener, tls, router, service.config.clone(), stop.clone()));
     }
     tokio::select! {
         () = shutdown.cancelled() => {}

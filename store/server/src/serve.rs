@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{CommonName, guard};
 use crate::authority::Lenient;
+use crate::config::Config;
 use crate::grpc::{self, Service, VERSION};
+use crate::health;
 use crate::listener::Listener;
 use crate::metrics::{Now, watch_calls};
 use crate::tls::{self, ServerTls};
@@ -28,23 +30,22 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const HEALTHY: (StatusCode, &str) = (StatusCode::OK, r#"{"health":"true","reason":""}"#);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// etcd's HTTP paths beside its gRPC services.
-pub(crate) fn router(service: &Service) -> Router {
-    let http = Router::new()
+/// etcd's HTTP paths.
+pub(crate) fn http(service: &Service) -> Router {
+    Router::new()
         .route("/health", get(health))
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
         .route("/version", get(|| async { format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"3.6.0"}}"#) }))
         .route("/metrics", get(metrics))
-        .with_state(service.clone());
+        .merge(health::routes())
+        .with_state(service.clone())
+}
+
+/// etcd's HTTP paths beside its gRPC services.
+pub(crate) fn router(service: &Service) -> Router {
     let for_voters = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_as_learner);
     let counted = axum::middleware::from_fn_with_state(service.engine.metrics.clone(), watch_calls);
     let guarded = axum::middleware::from_fn_with_state(service.clone(), guard::guard);
-    grpc::routes(service).into_axum_router().layer(for_voters).layer(guarded).layer(counted).merge(http)
-}
-
-fn has_leader(service: &Service) -> bool {
-    service.engine.position().borrow().leader != 0
+    grpc::routes(service).into_axum_router().layer(for_voters).layer(guarded).layer(counted).merge(http(service))
 }
 
 /// Whether a query such as `exclude=NOSPACE&serializable=true` says this.
@@ -67,10 +68,6 @@ async fn health(State(service): State<Service>, RawQuery(query): RawQuery) -> (S
         () => r#"{"health":"false","reason":"RAFT NO LEADER"}"#,
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason)
-}
-
-async fn readyz(State(service): State<Service>) -> (StatusCode, &'static str) {
-    if has_leader(&service) { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "no leader\n") }
 }
 
 async fn metrics(State(service): State<Service>) -> ([(header::HeaderName, &'static str); 1], String) {
@@ -96,7 +93,13 @@ async fn metrics(State(service): State<Service>) -> ([(header::HeaderName, &'sta
 }
 
 /// Accepts clients until shutdown.
-pub(crate) async fn serve(listener: Listener, tls: Option<ServerTls>, router: Router, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    listener: Listener,
+    tls: Option<ServerTls>,
+    router: Router,
+    config: Arc<Config>,
+    shutdown: CancellationToken,
+) {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -108,16 +111,16 @@ pub(crate) async fn serve(listener: Listener, tls: Option<ServerTls>, router: Ro
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
+        let (tls, router, config, shutdown) = (tls.clone(), router.clone(), config.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _slot = slot;
             match tls {
-                None => connection(stream, CommonName::default(), router, shutdown).await,
+                None => connection(stream, CommonName::default(), router, &config, shutdown).await,
                 Some(tls) => {
                     let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
                         let name = tls::common_name(stream.get_ref().1.peer_certificates());
-                        connection(stream, CommonName(name), router, shutdown).await;
+                        connection(stream, CommonName(name), router, &config, shutdown).await;
                     }
                 }
             }
@@ -129,10 +132,14 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     name: CommonName,
     router: Router,
+    config: &Config,
     shutdown: CancellationToken,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(u32::MAX).timer(TokioTimer::new());
+    builder.http2().max_concurrent_streams(config.max_concurrent_streams).timer(TokioTimer::new());
+    if let Some((every, patience)) = config.client_keepalive {
+        builder.http2().keep_alive_interval(every).keep_alive_timeout(patience);
+    }
     let router = router.layer(axum::Extension(name));
     let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), TowerToHyperService::new(router));
     tokio::select! {

@@ -22,7 +22,6 @@ mod answer;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -45,8 +44,6 @@ use answer::{Counted, Gone, Outbox, Room, SLICE_BYTES_MAX};
 
 /// Watchers of one stream.
 const WATCHERS_MAX: usize = 10_000;
-/// An idle watcher that asked for it is told its progress this often, as in etcd.
-const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 
 /// What a watcher wants to be told of.
 #[derive(Clone)]
@@ -148,7 +145,8 @@ impl Serving {
         let mut leaderless = std::pin::pin!(leaderless);
         let mut revisions = self.service.engine.revisions();
         let mut failed = self.service.engine.ended.subscribe();
-        let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+        let every = self.service.config.watch_progress_notify_interval;
+        let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         loop {
             let result = tokio::select! {
                 request = requests.message() => match request {
