@@ -3,13 +3,12 @@
 mod certificates;
 mod doors;
 mod restart;
-mod script;
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
-use script::{Endpoint, compare, run};
+use crate::script::{Endpoint, compare, run};
 
 /// Debian's etcd on a folder and ports of its own; ends with this.
 struct Etcd {
@@ -51,7 +50,7 @@ impl Etcd {
 }
 
 /// Runs a script against our own member and against etcd; what they say must be the same.
-async fn same_as_etcd(script: &'static str) {
+pub(crate) async fn same_as_etcd(script: &'static str) {
     let cluster = Cluster::started(1).await;
     let url = cluster.url(0);
     let compared = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,7 @@
 //! Debian's etcdctl 3.4 on each member.
 
+mod same;
+
 use std::path::Path;
 use std::process::Command;
 

@@ -16,5 +16,6 @@ mod locks;
 mod membership;
 mod ports;
 mod requests;
+mod script;
 mod streams;
 mod watchers;

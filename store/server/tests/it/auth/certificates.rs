@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use store_server::{AuthToken, Tls};
 
-use super::script::{Endpoint, transcript};
 use crate::cluster::Cluster;
+use crate::script::{Endpoint, transcript};
 
 /// CA, certificate and key of a client of that name.
 fn client(dir: &Path, issuer: &Issuer<'_, KeyPair>, name: &str) -> [PathBuf; 3] {

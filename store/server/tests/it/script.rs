@@ -8,23 +8,23 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// A member, and with what it is asked.
-pub(super) struct Endpoint {
-    pub(super) url: String,
+pub(crate) struct Endpoint {
+    pub(crate) url: String,
     /// CA, certificate and key.
-    pub(super) tls: Option<[PathBuf; 3]>,
+    pub(crate) tls: Option<[PathBuf; 3]>,
 }
 
-/// A command that hasn't ended by then is a watch that works.
+/// A watch or a candidate that hasn't ended by then works.
 const SECONDS_MAX: &str = "2";
 
 impl Endpoint {
-    pub(super) fn plain(url: &str) -> Self {
+    pub(crate) fn plain(url: &str) -> Self {
         Self { url: url.to_owned(), tls: None }
     }
 }
 
 /// Runs a command; whether it succeeded, and what it said.
-pub(super) fn run(endpoint: &Endpoint, line: &str, lease: &str) -> (bool, String) {
+pub(crate) fn run(endpoint: &Endpoint, line: &str, lease: &str) -> (bool, String) {
     use std::io::Write as _;
     let dir = tempfile::tempdir().expect("a folder");
     let line = line.replace("$LEASE", lease).replace("$DIR", &dir.path().display().to_string());
@@ -33,7 +33,7 @@ pub(super) fn run(endpoint: &Endpoint, line: &str, lease: &str) -> (bool, String
     let user = words.next_if(|word| word.starts_with('@')).map(|word| word[1..].to_owned());
     let mut command = Command::new("timeout");
     command.args(["-k", "5"]);
-    command.arg(if words.peek() == Some(&"watch") { SECONDS_MAX } else { "30" }).arg("etcdctl");
+    command.arg(if matches!(words.peek(), Some(&"watch" | &"elect")) { SECONDS_MAX } else { "30" }).arg("etcdctl");
     command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint.url]);
     if let Some([ca, cert, key]) = &endpoint.tls {
         command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);
@@ -60,7 +60,7 @@ fn lines(script: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What a script says, line by line, without what differs from run to run.
-pub(super) fn transcript(script: &str, endpoint: &Endpoint) -> Vec<String> {
+pub(crate) fn transcript(script: &str, endpoint: &Endpoint) -> Vec<String> {
     let mut lease = String::from("none");
     let mut shown = Vec::new();
     for line in lines(script) {
@@ -85,7 +85,7 @@ fn plain(line: &str, endpoint: &Endpoint, lease: &str) -> String {
     let line = line.replace(&endpoint.url, "URL").replace(lease, "LEASE");
     // etcd 3.4 forgets the code and text of some refusals, later versions don't.
     let line = line.replace("rpc error: code = Unknown desc = auth: ", "etcdserver: ");
-    let line = sorted_keys(&line);
+    let line = without_own_numbers(&sorted_keys(&line));
     // Times: `remaining(599s)`, `took = 1.2ms`.
     let line = match line.split_once("remaining(") {
         Some((before, after)) => {
@@ -94,6 +94,28 @@ fn plain(line: &str, endpoint: &Endpoint, lease: &str) -> String {
         None => line,
     };
     line.split("took = ").next().unwrap_or_default().replace(endpoint.url.trim_start_matches("http://"), "URL")
+}
+
+/// Who answered, and when its leader began, is each server's own; so are leases.
+fn without_own_numbers(line: &str) -> String {
+    const BEFORE: [&str; 9] = [
+        "\"cluster_id\":",
+        "\"member_id\":",
+        "\"raft_term\":",
+        "\"lease\":",
+        "\"ClusterID\" : ",
+        "\"MemberID\" : ",
+        "\"RaftTerm\" : ",
+        "\"Lease\" : ",
+        "boss/",
+    ];
+    let mut line = line.to_owned();
+    for before in BEFORE {
+        let Some((head, tail)) = line.split_once(before) else { continue };
+        let tail = tail.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+        line = format!("{head}{before}N{tail}");
+    }
+    line
 }
 
 /// etcd tells a lease's keys in any order.
@@ -105,7 +127,7 @@ fn sorted_keys(line: &str) -> String {
 }
 
 /// Runs a script against both and points at the first line where they differ.
-pub(super) fn compare(script: &str, ours: &Endpoint, theirs: &Endpoint) {
+pub(crate) fn compare(script: &str, ours: &Endpoint, theirs: &Endpoint) {
     let (ours, theirs) = std::thread::scope(|scope| {
         let theirs = scope.spawn(|| transcript(script, theirs));
         (transcript(script, ours), theirs.join().expect("no panic"))
