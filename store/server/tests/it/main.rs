@@ -14,6 +14,7 @@ mod failover;
 mod leases;
 mod locks;
 mod membership;
+mod operating;
 mod ports;
 mod requests;
 mod script;
