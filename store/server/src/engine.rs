@@ -17,6 +17,7 @@ mod leader;
 mod owner;
 mod persist;
 mod quota;
+mod requests;
 mod ring;
 mod snapshots;
 #[cfg(test)]
@@ -31,16 +32,14 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Message};
-use store_core::auth::Asker;
 use store_core::auth::tokens::Tokens;
 use store_core::errors::RequestError;
 use store_core::lease::Renewal;
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
-use store_core::wire::{Command, MemberChange, command::Request, peer_answer};
+use store_core::wire::peer_answer;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -52,6 +51,7 @@ use crate::peers::Peers;
 use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
 use owner::OwnerTiming;
+use requests::WAITING_BYTES_MAX;
 use ring::Ring;
 pub(crate) use ring::Slice;
 use ring::Told;
@@ -63,11 +63,6 @@ pub(crate) use snapshots::Copied;
 const INPUTS_MAX: usize = 8192;
 /// Work that waits for the log thread.
 const LOG_QUEUE_MAX: usize = 4096;
-/// Requests that wait for their command to be applied, and their bytes.
-const WAITING_MAX: usize = 20_000;
-const WAITING_BYTES_MAX: usize = 256 << 20;
-/// How long a request may take before its outcome counts as unknown.
-const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// Backups that are sent at once.
 const BACKUPS_MAX: usize = 2;
 
@@ -314,83 +309,6 @@ impl Engine {
         let _ = self.inputs.send(input);
     }
 
-    /// Commits somebody's request and returns its answer (E1).
-    pub(crate) async fn propose(&self, asker: &Asker, request: Request) -> Outcome {
-        store_core::mvcc::check::request(&request)?;
-        self.check_space(&request).await?;
-        self.commit(asker, Command { request: Some(request), ..Command::default() }).await
-    }
-
-    /// Commits a change of members that raft needn't know of.
-    pub(crate) async fn propose_member(&self, asker: &Asker, change: MemberChange) -> Outcome {
-        self.commit(asker, Command { member: Some(change), ..Command::default() }).await
-    }
-
-    async fn commit(&self, asker: &Asker, mut command: Command) -> Outcome {
-        asker.sign(&mut command);
-        let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let command = Command { request_id, ..command }.encode_to_vec();
-        let bytes = u32::try_from(command.len()).map_err(|_| RequestError::TooLarge)?;
-        // Who would have to wait is told at once: proposals wait for disks, and more of them help nobody.
-        let _bytes = self.waiting_bytes.try_acquire_many(bytes).map_err(|_| RequestError::Busy)?;
-        self.until_applied(request_id, |dropped| Input::Propose { command: command.clone(), dropped }).await
-    }
-
-    /// Proposes until it isn't dropped, and waits until it is applied.
-    async fn until_applied(&self, request_id: u64, input: impl Fn(oneshot::Sender<()>) -> Input) -> Outcome {
-        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
-        loop {
-            self.wait_for_leader(deadline).await?;
-            let (sender, answer) = oneshot::channel();
-            {
-                let mut waiting = self.waiting.lock();
-                if waiting.len() >= WAITING_MAX {
-                    return Err(RequestError::Busy);
-                }
-                waiting.insert(request_id, sender);
-            }
-            let _forget = Forget { engine: self, request_id };
-            let (dropped, was_dropped) = oneshot::channel();
-            if !self.send(input(dropped)) {
-                return Err(RequestError::Busy);
-            }
-            tokio::select! {
-                answer = answer => return answer.unwrap_or(Err(RequestError::Stopped)),
-                Ok(()) = was_dropped => {}
-                () = tokio::time::sleep_until(deadline) => {
-                    self.metrics.failed_proposals.inc();
-                    return Err(RequestError::Timeout);
-                }
-            }
-            // Dropped for want of a leader: certainly not made, so it may be tried again.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn wait_for_leader(&self, deadline: tokio::time::Instant) -> Result<(), RequestError> {
-        let mut position = self.position.subscribe();
-        let found = tokio::time::timeout_at(deadline, position.wait_for(|p| p.leader != 0)).await;
-        match found {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(RequestError::Stopped),
-            Err(_) => Err(RequestError::NoLeader),
-        }
-    }
-
-    /// Waits until a read of the state is linearizable (E2).
-    pub(crate) async fn linearize(&self) -> Result<(), RequestError> {
-        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
-        self.wait_for_leader(deadline).await?;
-        let (sender, ready) = oneshot::channel();
-        if !self.send(Input::Read(sender)) {
-            return Err(RequestError::Busy);
-        }
-        match tokio::time::timeout_at(deadline, ready).await {
-            Ok(result) => result.unwrap_or(Err(RequestError::Stopped)),
-            Err(_) => Err(RequestError::Timeout),
-        }
-    }
-
     pub(crate) fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
     }
@@ -418,11 +336,6 @@ impl Engine {
         }
     }
 
-    /// Requests that wait for their command to be applied.
-    pub(crate) fn pending(&self) -> usize {
-        self.waiting.lock().len()
-    }
-
     /// Publishes applied changes to watchers.
     fn publish(&self, changes: Vec<Change>, revision: i64) {
         self.metrics.watching.events.inc_by(changes.len() as u64);
@@ -436,33 +349,6 @@ impl Engine {
     fn restart_ring(&self, revision: i64) {
         *self.ring.write() = Ring::new(revision);
         self.revision.send_replace(revision);
-    }
-
-    fn answer(&self, request_id: u64, outcome: Outcome) {
-        if let Some(waiter) = self.waiting.lock().remove(&request_id) {
-            // The client may have gone.
-            let _ = waiter.send(outcome);
-        }
-    }
-
-    /// Everybody who waits learns that the outcome is unknown.
-    fn fail_waiting(&self, error: RequestError) {
-        for (_, waiter) in self.waiting.lock().drain() {
-            self.metrics.failed_proposals.inc();
-            let _ = waiter.send(Err(error));
-        }
-    }
-}
-
-/// Takes a request's place back when its client goes.
-struct Forget<'a> {
-    engine: &'a Engine,
-    request_id: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.engine.waiting.lock().remove(&self.request_id);
     }
 }
 

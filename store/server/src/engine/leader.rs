@@ -15,7 +15,8 @@ use store_core::wire::peer_question::Question;
 use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseQuestion, MemberChange, command::Request};
 use tokio::sync::oneshot;
 
-use super::{Engine, Input, REQUEST_MAX, WAITING_MAX};
+use super::requests::{REQUEST_MAX, WAITING_MAX};
+use super::{Engine, Input};
 use crate::peers::Peers;
 
 /// Pause before a question is asked again.

@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use store_core::auth::Asker;
-use store_core::wire::{CompactionRequest, PutRequest};
+use store_core::wire::{CompactionRequest, PutRequest, command::Request};
 
 use super::*;
 

@@ -1,0 +1,131 @@
+//! Requests under way: each is proposed, waits for its command to be applied, and is answered once (E1).
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prost::Message as _;
+use store_core::auth::Asker;
+use store_core::errors::RequestError;
+use store_core::wire::{Command, MemberChange, command::Request};
+use tokio::sync::oneshot;
+
+use super::{Engine, Input, Outcome};
+
+/// Requests that wait for their command to be applied, and their bytes.
+pub(super) const WAITING_MAX: usize = 20_000;
+pub(super) const WAITING_BYTES_MAX: usize = 256 << 20;
+/// How long a request may take before its outcome counts as unknown.
+pub(super) const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// Pause before a dropped proposal is made again.
+const PROPOSE_PAUSE: Duration = Duration::from_millis(20);
+
+impl Engine {
+    /// Commits somebody's request and returns its answer (E1).
+    pub(crate) async fn propose(&self, asker: &Asker, request: Request) -> Outcome {
+        store_core::mvcc::check::request(&request)?;
+        self.check_space(&request).await?;
+        self.commit(asker, Command { request: Some(request), ..Command::default() }).await
+    }
+
+    /// Commits a change of members that raft needn't know of.
+    pub(crate) async fn propose_member(&self, asker: &Asker, change: MemberChange) -> Outcome {
+        self.commit(asker, Command { member: Some(change), ..Command::default() }).await
+    }
+
+    pub(super) async fn commit(&self, asker: &Asker, mut command: Command) -> Outcome {
+        asker.sign(&mut command);
+        let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let command = Command { request_id, ..command }.encode_to_vec();
+        let bytes = u32::try_from(command.len()).map_err(|_| RequestError::TooLarge)?;
+        // Who would have to wait is told at once: proposals wait for disks, and more of them help nobody.
+        let _bytes = self.waiting_bytes.try_acquire_many(bytes).map_err(|_| RequestError::Busy)?;
+        self.until_applied(request_id, |dropped| Input::Propose { command: command.clone(), dropped }).await
+    }
+
+    /// Proposes until it isn't dropped, and waits until it is applied.
+    pub(super) async fn until_applied(&self, request_id: u64, input: impl Fn(oneshot::Sender<()>) -> Input) -> Outcome {
+        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        loop {
+            self.wait_for_leader(deadline).await?;
+            let (sender, answer) = oneshot::channel();
+            {
+                let mut waiting = self.waiting.lock();
+                if waiting.len() >= WAITING_MAX {
+                    return Err(RequestError::Busy);
+                }
+                waiting.insert(request_id, sender);
+            }
+            let _forget = Forget { engine: self, request_id };
+            let (dropped, was_dropped) = oneshot::channel();
+            if !self.send(input(dropped)) {
+                return Err(RequestError::Busy);
+            }
+            tokio::select! {
+                answer = answer => return answer.unwrap_or(Err(RequestError::Stopped)),
+                Ok(()) = was_dropped => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    self.metrics.failed_proposals.inc();
+                    return Err(RequestError::Timeout);
+                }
+            }
+            // Dropped for want of a leader: certainly not made, so it may be tried again.
+            tokio::time::sleep(PROPOSE_PAUSE).await;
+        }
+    }
+
+    pub(super) async fn wait_for_leader(&self, deadline: tokio::time::Instant) -> Result<(), RequestError> {
+        let mut position = self.position.subscribe();
+        let found = tokio::time::timeout_at(deadline, position.wait_for(|p| p.leader != 0)).await;
+        match found {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(RequestError::Stopped),
+            Err(_) => Err(RequestError::NoLeader),
+        }
+    }
+
+    /// Waits until a read of the state is linearizable (E2).
+    pub(crate) async fn linearize(&self) -> Result<(), RequestError> {
+        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        self.wait_for_leader(deadline).await?;
+        let (sender, ready) = oneshot::channel();
+        if !self.send(Input::Read(sender)) {
+            return Err(RequestError::Busy);
+        }
+        match tokio::time::timeout_at(deadline, ready).await {
+            Ok(result) => result.unwrap_or(Err(RequestError::Stopped)),
+            Err(_) => Err(RequestError::Timeout),
+        }
+    }
+
+    /// Requests that wait for their command to be applied.
+    pub(crate) fn pending(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
+    pub(super) fn answer(&self, request_id: u64, outcome: Outcome) {
+        if let Some(waiter) = self.waiting.lock().remove(&request_id) {
+            // The client may have gone.
+            let _ = waiter.send(outcome);
+        }
+    }
+
+    /// Everybody who waits learns that the outcome is unknown.
+    pub(super) fn fail_waiting(&self, error: RequestError) {
+        for (_, waiter) in self.waiting.lock().drain() {
+            self.metrics.failed_proposals.inc();
+            let _ = waiter.send(Err(error));
+        }
+    }
+}
+
+/// Takes a request's place back when its client goes.
+struct Forget<'a> {
+    engine: &'a Engine,
+    request_id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.engine.waiting.lock().remove(&self.request_id);
+    }
+}
