@@ -148,6 +148,15 @@ pub(crate) struct StoreArgs {
     /// How long a client may take to answer that, such as 20s
     #[arg(long, env = "ETCD_GRPC_KEEPALIVE_TIMEOUT", default_value = "20s", value_parser = duration)]
     grpc_keepalive_timeout: Duration,
+    /// Requests that take longer are logged with what they waited for, such as 100ms; 0: none
+    #[arg(
+        long,
+        alias = "experimental-warning-apply-duration",
+        env = "ETCD_WARNING_APPLY_DURATION",
+        default_value = "100ms",
+        value_parser = duration
+    )]
+    warning_apply_duration: Duration,
     /// How often idle watchers that asked for it are told their progress, such as 10m
     #[arg(
         long,
@@ -211,6 +220,7 @@ impl StoreArgs {
             listen_metrics_urls: self.listen_metrics_urls,
             max_concurrent_streams: self.max_concurrent_streams,
             client_keepalive: Some(keepalive).filter(|(every, _)| !every.is_zero()),
+            warning_apply_duration: self.warning_apply_duration,
             watch_progress_notify_interval: self.watch_progress_notify_interval,
         })
     }

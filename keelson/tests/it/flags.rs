@@ -1,5 +1,6 @@
 //! etcd's flags and variables, as the binary meets them.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output};
 
 use crate::cluster::text;
@@ -29,6 +30,52 @@ fn a_flag_that_is_not_there_is_named() {
     let output = store(&[], &[("ETCD_UNSAFE_NO_FSYNC", "true")]);
     let refused = "ETCD_UNSAFE_NO_FSYNC=true: the store doesn't have this";
     assert!(!output.status.success() && text(&output).contains(refused), "{}", text(&output));
+}
+
+/// A member that is killed with the test.
+struct Member(std::process::Child);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn slow_requests_are_told_with_what_they_waited_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = || format!("http://127.0.0.1:{}", crate::ports::free_port(20_000..32_000));
+    let (client, peer) = (url(), url());
+    let child = Command::new(env!("CARGO_BIN_EXE_keelson"))
+        .args(["store", "--warning-apply-duration=1ns", "--data-dir"])
+        .arg(dir.path().join("store"))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("keelson");
+    let mut member = Member(child);
+    let lines = BufReader::new(member.0.stderr.take().expect("stderr")).lines().map_while(Result::ok);
+    let mut lines = lines.inspect(|line| println!("{line}"));
+    // Once it leads, it has told the cluster its name: its own first command.
+    let told = |line: &String| line.contains("request took too long");
+    assert!(lines.by_ref().any(|line| told(&line) && line.contains("request=\"member\"")));
+    // Lines are a second apart: some of these are told.
+    let writer = std::thread::spawn(move || {
+        for n in 0..40 {
+            let put = ["--endpoints", &client, "put", "slow/key", &format!("{n}")];
+            let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(put).output().expect("etcdctl");
+            assert!(output.status.success(), "{}", text(&output));
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    });
+    let line = lines.find(|line| told(line) && line.contains("request=\"put\"")).expect("a line about a put");
+    for part in ["key=\"slow/key\"", "request_bytes=", "took=", "cause=", "leader=", "consensus=", "apply="] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    writer.join().expect("no panic");
 }
 
 /// The flags that kubeadm 1.34 gives etcd, but for certificates; one setting that can't work ends it early.

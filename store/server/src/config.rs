@@ -55,6 +55,8 @@ pub fn go_duration(text: &str) -> Option<Duration> {
         let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, next) = tail.split_at(letters);
         let scale = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
             "ms" => 0.001,
             "s" => 1.0,
             "m" => 60.0,
@@ -181,6 +183,8 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     /// How often clients' connections are tried, and how long an answer may take; `None`: never.
     pub client_keepalive: Option<(Duration, Duration)>,
+    /// Requests that take longer are told of; zero: none.
+    pub warning_apply_duration: Duration,
     /// How often an idle watcher that asked for it is told its progress.
     pub watch_progress_notify_interval: Duration,
 }
@@ -228,6 +232,7 @@ impl Default for Config {
             listen_metrics_urls: Vec::new(),
             max_concurrent_streams: u32::MAX,
             client_keepalive: Some((Duration::from_secs(7200), Duration::from_secs(20))),
+            warning_apply_duration: Duration::from_millis(100),
             watch_progress_notify_interval: Duration::from_secs(600),
         }
     }

@@ -48,6 +48,7 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::slow::Slow;
 use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
 use owner::OwnerTiming;
@@ -172,7 +173,8 @@ pub(crate) struct Engine {
     inputs: Sender<Input>,
     /// Of them, requests and messages.
     queued: AtomicUsize,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
+    /// Each is told its outcome, and how long the state took for it.
+    waiting: Mutex<HashMap<u64, oneshot::Sender<(Outcome, Duration)>>>,
     questions: Mutex<HashMap<u64, oneshot::Sender<Option<peer_answer::Answer>>>>,
     next_request: AtomicU64,
     applied: AtomicU64,
@@ -190,6 +192,7 @@ pub(crate) struct Engine {
     tokens: Mutex<Tokens>,
     begun: Instant,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) slow: Slow,
     members: watch::Sender<Members>,
     /// What peers that are far behind are sent.
     copied: Mutex<Option<Arc<Copied>>>,
@@ -275,6 +278,7 @@ impl Engine {
             tokens: Mutex::new(Tokens::new(u64::try_from(config.auth_token_ttl.as_millis()).unwrap_or(u64::MAX))),
             begun: Instant::now(),
             metrics: Arc::new(Metrics::new(id, crate::grpc::VERSION)),
+            slow: Slow::new(config.warning_apply_duration),
             members: watch::Sender::new(identity.members.clone()),
             copied: Mutex::new(None),
             copies,

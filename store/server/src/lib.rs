@@ -21,6 +21,7 @@ mod metrics;
 mod peers;
 mod restore;
 mod serve;
+mod slow;
 mod state;
 mod tls;
 mod wal;

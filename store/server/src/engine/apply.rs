@@ -164,6 +164,7 @@ fn collect(engine: &Engine) -> Result<bool, StateError> {
 
 /// Applies an entry; returns from where to where it moved the compacted revision.
 fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<Option<(i64, i64)>, StateError> {
+    let begun = Instant::now();
     let applied = engine.state.apply(entry)?;
     engine.vote(entry.index);
     let Some(applied) = applied else { return Ok(None) };
@@ -184,6 +185,6 @@ fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<Option<(i64, i64)>, Stat
     if !applied.changes.is_empty() {
         engine.publish(applied.changes, applied.revision);
     }
-    engine.answer(applied.request_id, applied.answer.map(|answer| (answer, applied.revision)));
+    engine.answer(applied.request_id, applied.answer.map(|answer| (answer, applied.revision)), begun.elapsed());
     Ok(applied.compacted)
 }

@@ -138,7 +138,7 @@ impl Engine {
         conf_change.context =
             Command { request_id, member, by_member: true, ..Command::default() }.encode_to_vec().into();
         let input = |dropped| Input::ProposeMembers { change: Box::new(conf_change.clone()), dropped };
-        match self.until_applied(request_id, input).await? {
+        match self.until_applied(request_id, input).await.0? {
             (Answer::Members(_), _) => Ok(()),
             _ => Err(RequestError::Stopped),
         }

@@ -1,7 +1,7 @@
 //! Requests under way: each is proposed, waits for its command to be applied, and is answered once (E1).
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use store_core::auth::Asker;
@@ -10,6 +10,7 @@ use store_core::wire::{Command, MemberChange, command::Request};
 use tokio::sync::oneshot;
 
 use super::{Engine, Input, Outcome};
+use crate::slow::Phases;
 
 /// Requests that wait for their command to be applied, and their bytes.
 pub(super) const WAITING_MAX: usize = 20_000;
@@ -35,18 +36,41 @@ impl Engine {
     pub(super) async fn commit(&self, asker: &Asker, mut command: Command) -> Outcome {
         asker.sign(&mut command);
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let command = Command { request_id, ..command }.encode_to_vec();
-        let bytes = u32::try_from(command.len()).map_err(|_| RequestError::TooLarge)?;
+        command.request_id = request_id;
+        let encoded = command.encode_to_vec();
+        let bytes = u32::try_from(encoded.len()).map_err(|_| RequestError::TooLarge)?;
         // Who would have to wait is told at once: proposals wait for disks, and more of them help nobody.
         let _bytes = self.waiting_bytes.try_acquire_many(bytes).map_err(|_| RequestError::Busy)?;
-        self.until_applied(request_id, |dropped| Input::Propose { command: command.clone(), dropped }).await
+        let input = |dropped| Input::Propose { command: encoded.clone(), dropped };
+        let (outcome, phases) = self.until_applied(request_id, input).await;
+        self.slow.command(&command, &phases);
+        outcome
     }
 
-    /// Proposes until it isn't dropped, and waits until it is applied.
-    pub(super) async fn until_applied(&self, request_id: u64, input: impl Fn(oneshot::Sender<()>) -> Input) -> Outcome {
+    /// Proposes until it isn't dropped, and waits until it is applied; says what was waited for.
+    pub(super) async fn until_applied(
+        &self,
+        request_id: u64,
+        input: impl Fn(oneshot::Sender<()>) -> Input,
+    ) -> (Outcome, Phases) {
+        let (begun, mut phases) = (Instant::now(), Phases::default());
+        let outcome = self.until_told(request_id, input, &mut phases).await;
+        phases.consensus = begun.elapsed().saturating_sub(phases.leader + phases.apply);
+        (outcome, phases)
+    }
+
+    async fn until_told(
+        &self,
+        request_id: u64,
+        input: impl Fn(oneshot::Sender<()>) -> Input,
+        phases: &mut Phases,
+    ) -> Outcome {
         let deadline = tokio::time::Instant::now() + REQUEST_MAX;
         loop {
-            self.wait_for_leader(deadline).await?;
+            let leaderless = Instant::now();
+            let led = self.wait_for_leader(deadline).await;
+            phases.leader += leaderless.elapsed();
+            led?;
             let (sender, answer) = oneshot::channel();
             {
                 let mut waiting = self.waiting.lock();
@@ -61,7 +85,11 @@ impl Engine {
                 return Err(RequestError::Busy);
             }
             tokio::select! {
-                answer = answer => return answer.unwrap_or(Err(RequestError::Stopped)),
+                answer = answer => {
+                    let (outcome, applying) = answer.unwrap_or((Err(RequestError::Stopped), Duration::ZERO));
+                    phases.apply = applying;
+                    return outcome;
+                }
                 Ok(()) = was_dropped => {}
                 () = tokio::time::sleep_until(deadline) => {
                     self.metrics.failed_proposals.inc();
@@ -102,10 +130,10 @@ impl Engine {
         self.waiting.lock().len()
     }
 
-    pub(super) fn answer(&self, request_id: u64, outcome: Outcome) {
+    pub(super) fn answer(&self, request_id: u64, outcome: Outcome, applying: Duration) {
         if let Some(waiter) = self.waiting.lock().remove(&request_id) {
             // The client may have gone.
-            let _ = waiter.send(outcome);
+            let _ = waiter.send((outcome, applying));
         }
     }
 
@@ -113,7 +141,7 @@ impl Engine {
     pub(super) fn fail_waiting(&self, error: RequestError) {
         for (_, waiter) in self.waiting.lock().drain() {
             self.metrics.failed_proposals.inc();
-            let _ = waiter.send(Err(error));
+            let _ = waiter.send((Err(error), Duration::ZERO));
         }
     }
 }

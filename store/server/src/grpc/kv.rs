@@ -1,5 +1,7 @@
 //! KV: Range, Put, DeleteRange, Txn, Compact.
 
+use std::time::Instant;
+
 use store_core::auth::{Asker, Auth};
 use store_core::errors::RequestError;
 use store_core::mvcc::{Answer, check};
@@ -15,6 +17,7 @@ use super::services::kv_server::Kv;
 use super::{Service, status};
 use crate::admission::Held;
 use crate::auth::guard;
+use crate::slow::Phases;
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -47,11 +50,13 @@ impl Kv for Service {
         let caller = guard::caller(&request);
         let request = request.into_inner();
         check::range(&request).map_err(status)?;
+        let (begun, mut phases) = (Instant::now(), Phases::default());
         if !request.serializable {
             if self.is_learner() {
                 return Err(status(RequestError::NotForLearner));
             }
             self.engine.linearize().await.map_err(status)?;
+            phases.consensus = begun.elapsed();
         }
         let service = self.clone();
         // Values may have to come from disk.
@@ -62,6 +67,8 @@ impl Kv for Service {
             let read = service.engine.state.range(&request, allow, |bytes| share.grow(bytes));
             let (mut answer, revision) = read.map_err(status)?;
             answer.header = service.header(revision);
+            phases.apply = begun.elapsed().saturating_sub(phases.consensus);
+            service.engine.slow.range(&request, &answer, &phases);
             let mut response = Response::new(answer);
             response.extensions_mut().insert(Held::from(share));
             Ok(response)
