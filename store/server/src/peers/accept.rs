@@ -65,9 +65,6 @@ async fn receive(stream: impl AsyncRead + AsyncWrite + Unpin, peers: &Arc<Peers>
     let mut stream = BufReader::with_capacity(64 * 1024, stream);
     let greeting = tokio::time::timeout(GREET_MAX, Greeting::read(&mut stream)).await??;
     let reception = peers.receive(&greeting);
-    if reception == Reception::OtherMember && peers.expects_other_folder(&greeting) {
-        peers.engine.send(Input::Wiped);
-    }
     reception.write(&mut stream).await?;
     if reception != Reception::Welcome {
         return Ok(());
@@ -123,7 +120,7 @@ impl Peers {
             Greeting { purpose: Purpose::Join, .. } => Reception::Welcome,
             Greeting { cluster_id, .. } if *cluster_id != self.cluster_id => Reception::OtherCluster,
             Greeting { to, .. } if *to != self.engine.id => Reception::OtherMember,
-            // This member isn't who it was: it ends.
+            // Only refused: whoever reaches this port could claim it. The member learns it where it dials.
             _ if self.expects_other_folder(greeting) => Reception::OtherMember,
             Greeting { from, .. } if self.engine.members().borrow().was_removed(*from) => Reception::Removed,
             Greeting { from, from_folder, .. } if self.had_other_folder(*from, *from_folder) => Reception::Wiped,
