@@ -1,3 +1,5 @@
+//! Alarms and what they refuse.
+
 use super::*;
 use crate::wire::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeMany, PutRequest, RangeRequest,

@@ -1,3 +1,5 @@
+//! Votes: who is blamed, and who isn't.
+
 use super::*;
 use crate::machine::Machine;
 use crate::mvcc::{Revision, Values};

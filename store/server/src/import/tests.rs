@@ -1,3 +1,5 @@
+//! An import's file, without a source.
+
 use super::*;
 
 fn put(key: &'static str, create: i64, at: i64, version: i64, lease: i64) -> KeyValue {
