@@ -62,20 +62,24 @@ fn slow_requests_are_told_with_what_they_waited_for() {
     // Once it leads, it has told the cluster its name: its own first command.
     let told = |line: &String| line.contains("request took too long");
     assert!(lines.by_ref().any(|line| told(&line) && line.contains("request=\"member\"")));
-    // Lines are a second apart: some of these are told.
-    let writer = std::thread::spawn(move || {
-        for n in 0..40 {
-            let put = ["--endpoints", &client, "put", "slow/key", &format!("{n}")];
-            let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(put).output().expect("etcdctl");
-            assert!(output.status.success(), "{}", text(&output));
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
+    let (found, put_told) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let line = lines.find(|line| line.contains("request took too long") && line.contains("request=\"put\""));
+        // The test may have failed meanwhile.
+        let _ = found.send(line.expect("a line about a put"));
     });
-    let line = lines.find(|line| told(line) && line.contains("request=\"put\"")).expect("a line about a put");
+    // Lines are a second apart: of so many puts some are told.
+    let line = (0..2000).find_map(|n| {
+        let put = ["--endpoints", &client, "put", "slow/key", &format!("{n}")];
+        let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(put).output().expect("etcdctl");
+        assert!(output.status.success(), "{}", text(&output));
+        put_told.try_recv().ok()
+    });
+    let line = line.expect("a put is told of");
     for part in ["key=\"slow/key\"", "request_bytes=", "took=", "cause=", "leader=", "consensus=", "apply="] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    writer.join().expect("no panic");
+    reader.join().expect("no panic");
 }
 
 /// The flags that kubeadm 1.34 gives etcd, but for certificates; one setting that can't work ends it early.
