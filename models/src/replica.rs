@@ -7,7 +7,7 @@
 //!          and checks each state it comes to.
 //!
 //! What is the model's: the disk (`disk`), the threads around the driver (`shell`), the
-//! network (`cluster`: FIFO on a link; what arrives at a member that is down is lost).
+//! network (`cluster`: FIFO on a link unless messages overtake; what arrives at a member that is down is lost).
 //! What is production code: everything that decides.
 //! Source: Raft (Ongaro, Ousterhout 2014) figure 3 for the first four properties.
 
@@ -58,6 +58,18 @@ pub(crate) struct Bounds {
     /// Messages that the network loses, besides those to members that are down.
     #[arg(long, default_value_t = 0)]
     pub(crate) drops: u8,
+    /// Messages that arrive twice.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) duplicates: u8,
+    /// Messages that overtake others on their link.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) overtakings: u8,
+    /// Linearizable reads that members are asked for.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) reads: u8,
+    /// Times that a leader is asked to hand over to another member.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) transfers: u8,
     /// Messages on their way; states with more are not followed.
     #[arg(long, default_value_t = 6)]
     pub(crate) in_flight: usize,

@@ -9,7 +9,7 @@ use super::Bounds;
 use super::disk::Slot;
 use super::member::{Member, Status};
 use super::memo::{Cut, Memo, Outcome};
-use super::packet::{Packet, is_spent};
+use super::packet::{Packet, ReadContext, is_spent};
 use super::properties::{self, Found};
 use super::shell::{ELECTION_TICKS, Input};
 use super::symmetry::{MEMBERS, PERMUTATIONS, mix, renumber};
@@ -25,6 +25,12 @@ pub(super) struct Promises {
     pub(super) two_leaders: bool,
     /// Two members committed, or applied, different entries at an index.
     pub(super) diverged: bool,
+    /// Reads not answered yet, in the order in which they were asked for, each with how much was committed then.
+    pub(super) reads: Vec<(ReadContext, u64)>,
+    /// A read was answered from before what was committed when it was asked for.
+    pub(super) stale_read: bool,
+    /// A read was answered at a member that didn't lead.
+    pub(super) read_elsewhere: bool,
 }
 
 /// What the bounds have been used up by.
@@ -37,6 +43,10 @@ pub(super) struct Used {
     pub(super) beats: u8,
     pub(super) stalls: u8,
     pub(super) drops: u8,
+    pub(super) duplicates: u8,
+    pub(super) overtakings: u8,
+    pub(super) reads: u8,
+    pub(super) transfers: u8,
 }
 
 /// A state of the cluster.
@@ -80,9 +90,30 @@ impl State {
         for (slot, term) in &self.promises.committed {
             digest = mix(digest, slot.term << 32 | u64::from(slot.value) << 16 | term);
         }
-        let Used { proposals, crashes, timeouts, waits, beats, stalls, drops } = self.used;
-        let broken = u8::from(self.promises.two_leaders) << 1 | u8::from(self.promises.diverged);
-        mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, drops, broken]))
+        for (context, floor) in &self.promises.reads {
+            digest = mix(digest, context.digest(permutation));
+            digest = mix(digest, *floor);
+        }
+        let Used {
+            proposals,
+            crashes,
+            timeouts,
+            waits,
+            beats,
+            stalls,
+            drops,
+            duplicates,
+            overtakings,
+            reads,
+            transfers,
+        } = self.used;
+        let Promises { two_leaders, diverged, stale_read, .. } = self.promises;
+        let broken = u8::from(two_leaders) << 2 | u8::from(diverged) << 1 | u8::from(stale_read);
+        digest = mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, drops, broken]));
+        if [duplicates, overtakings, reads, transfers] != [0; 4] {
+            digest = mix(digest, u64::from(u32::from_le_bytes([duplicates, overtakings, reads, transfers])));
+        }
+        digest
     }
 
     /// Puts a message behind those that are on its link.
@@ -96,13 +127,23 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Action {
     /// A member takes an input; a message comes from that place on the wire.
-    Take { at: usize, input: Input, from_wire: Option<usize>, outcome: &'static Outcome },
+    Take { at: usize, input: Input, from_wire: Option<(usize, Arrival)>, outcome: &'static Outcome },
     /// A member is started.
     Start { at: usize, outcome: &'static Outcome },
     /// The power of a resting member is cut.
     Cut { at: usize, member: &'static Member },
     /// A message arrives where nobody listens, or the network loses it.
     Lose { from_wire: usize },
+}
+
+/// How a message arrives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Arrival {
+    InOrder,
+    /// Before others that were sent before it.
+    Overtaking,
+    /// And will once more.
+    Twice,
 }
 
 /// The model.
@@ -136,6 +177,10 @@ impl Cluster {
             if used.proposals < bounds.proposals {
                 inputs.push(Input::Propose(used.proposals + 1));
             }
+            if used.transfers < bounds.transfers && image.transferee == 0 {
+                let others = (1..=MEMBERS as u64).filter(|id| *id != member.id());
+                inputs.extend(others.map(Input::Transfer));
+            }
         } else {
             if used.timeouts < bounds.timeouts && image.term < bounds.terms {
                 inputs.push(Input::Timeout);
@@ -144,12 +189,23 @@ impl Cluster {
                 inputs.push(Input::Wait);
             }
         }
+        // Without a leader it would be dropped.
+        if used.reads < bounds.reads && image.leader != 0 {
+            inputs.push(Input::Read);
+        }
         if member.pending > 0 {
             inputs.push(Input::Flush);
         }
     }
 
-    fn take(&self, state: &State, at: usize, input: Input, from_wire: Option<usize>, actions: &mut Vec<Action>) {
+    fn take(
+        &self,
+        state: &State,
+        at: usize,
+        input: Input,
+        from_wire: Option<(usize, Arrival)>,
+        actions: &mut Vec<Action>,
+    ) {
         for outcome in self.memo.outcomes(state.members[at], input) {
             if self.allows(&state.used, outcome.cut) {
                 actions.push(Action::Take { at, input, from_wire, outcome });
@@ -186,8 +242,8 @@ impl Model for Cluster {
                         self.take(state, at, *input, None, actions);
                     }
                     if state.used.crashes < self.bounds.crashes {
-                        let contents = member.disk.survivors();
-                        for member in self.memo.survivors(member.id(), &contents, member.floor, member.applied) {
+                        let contents = self.memo.contents(&member.disk);
+                        for member in self.memo.survivors(member, &contents, member.applied) {
                             actions.push(Action::Cut { at, member });
                         }
                     }
@@ -196,21 +252,8 @@ impl Model for Cluster {
         }
         let mut last = (0, 0);
         for (from_wire, packet) in state.wire.iter().copied().enumerate() {
-            // Only the first of each link can arrive.
-            if std::mem::replace(&mut last, packet.link()) == packet.link() {
-                continue;
-            }
-            let at = packet.link().1 as usize - 1;
-            match state.members[at].status {
-                Status::Up(_) => {
-                    self.take(state, at, Input::Receive(packet), Some(from_wire), actions);
-                    if state.used.drops < self.bounds.drops {
-                        actions.push(Action::Lose { from_wire });
-                    }
-                }
-                Status::Down => actions.push(Action::Lose { from_wire }),
-                Status::Broken(_) => {}
-            }
+            let is_first = std::mem::replace(&mut last, packet.link()) != packet.link();
+            self.arrivals(state, from_wire, packet, is_first, actions);
         }
     }
 
@@ -225,18 +268,26 @@ impl Model for Cluster {
             Action::Cut { at, member } => {
                 state.members[at] = member;
                 state.used.crashes += 1;
+                state.promises.forget_reads(member.id());
                 self.forget_spent(&mut state);
             }
             Action::Start { at, outcome } => self.follow(&mut state, at, outcome),
             Action::Take { at, input, from_wire, outcome } => {
-                if let Some(from_wire) = from_wire {
-                    state.wire.remove(from_wire);
+                match from_wire {
+                    Some((_, Arrival::Twice)) => state.used.duplicates += 1,
+                    Some((place, arrival)) => {
+                        state.wire.remove(place);
+                        state.used.overtakings += u8::from(arrival == Arrival::Overtaking);
+                    }
+                    None => {}
                 }
                 match input {
                     Input::Timeout => state.used.timeouts += 1,
                     Input::Wait => state.used.waits += 1,
                     Input::Beat => state.used.beats += 1,
                     Input::Propose(_) => state.used.proposals += 1,
+                    Input::Read => state.used.reads += 1,
+                    Input::Transfer(_) => state.used.transfers += 1,
                     Input::Receive(_) | Input::Flush => {}
                 }
                 self.follow(&mut state, at, outcome);
@@ -250,11 +301,41 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all()
+        properties::all(&self.bounds)
     }
 }
 
 impl Cluster {
+    /// The ways in which a message may arrive, or not.
+    fn arrivals(
+        &self,
+        state: &State,
+        from_wire: usize,
+        packet: &'static Packet,
+        is_first: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let at = packet.link().1 as usize - 1;
+        let (used, bounds) = (&state.used, &self.bounds);
+        if !is_first && used.overtakings >= bounds.overtakings {
+            return;
+        }
+        match state.members[at].status {
+            Status::Up(_) => {
+                let arrival = if is_first { Arrival::InOrder } else { Arrival::Overtaking };
+                self.take(state, at, Input::Receive(packet), Some((from_wire, arrival)), actions);
+                if is_first && used.duplicates < bounds.duplicates {
+                    self.take(state, at, Input::Receive(packet), Some((from_wire, Arrival::Twice)), actions);
+                }
+                if is_first && used.drops < bounds.drops {
+                    actions.push(Action::Lose { from_wire });
+                }
+            }
+            Status::Down if is_first => actions.push(Action::Lose { from_wire }),
+            Status::Down | Status::Broken(_) => {}
+        }
+    }
+
     fn follow(&self, state: &mut State, at: usize, outcome: &Outcome) {
         match outcome.cut {
             Cut::Done | Cut::Panicked => {}
@@ -262,6 +343,8 @@ impl Cluster {
             Cut::Crashed { .. } => state.used.crashes += 1,
         }
         state.members[at] = outcome.member;
+        // Before what the step commits: a read may be answered from what was known when it was asked for.
+        state.promises.note_reads(outcome);
         for packet in &outcome.sends {
             state.send(packet);
         }
@@ -302,6 +385,27 @@ impl Promises {
                 self.commit(at as u64 + 1, *slot, outcome.term);
             }
         }
+    }
+
+    fn note_reads(&mut self, outcome: &Outcome) {
+        let committed = self.committed.len() as u64;
+        self.reads.extend(outcome.asked.iter().map(|context| (*context, committed)));
+        for (context, index) in &outcome.answered {
+            if let Some(place) = self.reads.iter().position(|(asked, _)| asked == context) {
+                let (_, floor) = self.reads.remove(place);
+                self.stale_read |= *index < floor;
+            }
+            let leads = outcome.member.image().is_some_and(|image| image.role == StateRole::Leader);
+            self.read_elsewhere |= !leads;
+        }
+        if outcome.member.image().is_none() {
+            self.forget_reads(outcome.member.id());
+        }
+    }
+
+    /// Who asked a member that lost its power gets no answer.
+    fn forget_reads(&mut self, member: u64) {
+        self.reads.retain(|(context, _)| context.member != member);
     }
 
     fn commit(&mut self, index: u64, slot: Slot, term: u64) {

@@ -1,8 +1,8 @@
 //! A member's log files, as the store's write-ahead log treats them.
 //!
 //! Records follow each other in one file: the entries of a step, then its term, vote and
-//! commit. A sync makes everything before it durable. Of what follows the last sync a
-//! power cut leaves some first part: records are checksummed, so it is cut between two.
+//! commit. What gathers up to a sync is one checksummed frame: a power cut leaves all of
+//! it or nothing.
 //! Mirrors `store/server/src/wal.rs` (F1, F2); entries that replace others stand behind them.
 
 use store_core::replica::{Log, Persist};
@@ -100,6 +100,7 @@ impl Content {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Disk {
     pub(super) synced: Content,
+    /// The frame that the next sync makes durable.
     pub(super) unsynced: Vec<Record>,
 }
 
@@ -114,13 +115,15 @@ impl Disk {
         }
     }
 
-    /// All that a power cut may leave, without repetitions.
-    pub(super) fn survivors(&self) -> Vec<Content> {
+    /// All that a power cut may leave, without repetitions. If each record is checksummed by itself, as one mutant
+    /// has it, some first part of the frame may stay.
+    pub(super) fn survivors(&self, record_by_record: bool) -> Vec<Content> {
         let mut content = self.synced.clone();
         let mut survivors = vec![content.clone()];
-        for record in &self.unsynced {
+        for (at, record) in self.unsynced.iter().enumerate() {
             content.read(record);
-            if survivors.last() != Some(&content) {
+            let may_end = record_by_record || at + 1 == self.unsynced.len();
+            if may_end && survivors.last() != Some(&content) {
                 survivors.push(content.clone());
             }
         }

@@ -5,7 +5,7 @@ use raft::{ProgressState, StateRole};
 use store_core::replica::Image;
 
 use super::disk::{Content, Disk, Record, Slot};
-use super::packet;
+use super::packet::{self, ReadContext};
 use super::shell::{Effect, Input, Mutant, Shell};
 use super::symmetry::{Digests, MEMBERS, PERMUTATIONS, digests, renumber};
 
@@ -17,20 +17,27 @@ pub(super) struct History {
     pub(super) id: u64,
     pub(super) content: Content,
     pub(super) applied: u64,
+    /// The run of the member, counted over those in which it asked for reads: the others make no difference.
+    pub(super) boot: u64,
     /// Inputs, and whether the disk stalled.
     pub(super) inputs: Vec<(Input, bool)>,
 }
 
 impl History {
-    /// A member at its first start.
-    pub(super) fn new(id: u64, content: Content, applied: u64) -> Self {
-        Self { id, content, applied, inputs: Vec::new() }
+    /// A member before a start.
+    pub(super) fn new(id: u64, content: Content, applied: u64, boot: u64) -> Self {
+        Self { id, content, applied, boot, inputs: Vec::new() }
+    }
+
+    /// The run that follows after a power cut.
+    pub(super) fn next_boot(&self) -> u64 {
+        self.boot + u64::from(self.inputs.iter().any(|(input, _)| *input == Input::Read))
     }
 
     /// Does it all again, including the start.
     pub(super) fn replay(&self, mutant: Option<Mutant>) -> (Shell, Vec<Effect>) {
         let mut effects = Vec::new();
-        let mut shell = Shell::start(self.id, &self.content, self.applied, mutant, &mut effects);
+        let mut shell = Shell::start(self, mutant, &mut effects);
         for (input, stall) in &self.inputs {
             effects.clear();
             shell.take(*input, *stall, &mut effects);
@@ -83,6 +90,7 @@ impl Member {
             }
             encode_disk(&shell.disk, permutation, bytes);
             number(bytes, shell.floor);
+            number(bytes, history.next_boot());
             for step in &shell.pending {
                 bytes.extend([0xfe, u8::from(step.sync)]);
                 step.records.iter().for_each(|record| encode_record(record, permutation, bytes));
@@ -104,12 +112,13 @@ impl Member {
     }
 
     /// A member after a power cut.
-    pub(super) fn down(id: u64, content: Content, applied: u64) -> (Vec<u8>, Self) {
+    pub(super) fn down(id: u64, content: Content, applied: u64, boot: u64) -> (Vec<u8>, Self) {
         let disk = Disk { synced: content.clone(), unsynced: Vec::new() };
         let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
             bytes.push(2);
             encode_disk(&disk, permutation, bytes);
             number(bytes, applied);
+            number(bytes, boot);
         };
         let (key, digests) = (key(id, write), digests(write));
         let member = Self {
@@ -119,7 +128,7 @@ impl Member {
             pending: 0,
             applied,
             floor: applied,
-            history: History::new(id, content, applied),
+            history: History::new(id, content, applied, boot),
             digests,
         };
         (key, member)
@@ -209,6 +218,19 @@ fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u
         ]);
     }
     bytes.extend(known.as_flattened());
+    if image.contexts > 0 || !image.reads.is_empty() {
+        bytes.push(0xfd);
+        number(bytes, image.contexts);
+        for read in &image.reads {
+            if let Some(context) = ReadContext::parse(&read.context) {
+                bytes.extend(context.renumbered(permutation));
+            }
+            number(bytes, renumber(permutation, read.from));
+            number(bytes, read.index);
+            let acks = read.acks.iter().map(|id| 1u8 << renumber(permutation, *id));
+            bytes.push(acks.sum());
+        }
+    }
 }
 
 fn encode_disk(disk: &Disk, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {

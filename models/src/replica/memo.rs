@@ -12,9 +12,9 @@ use std::sync::{Mutex, Once, RwLock};
 
 use raft::eraftpb::Message;
 
-use super::disk::{Content, Slot};
+use super::disk::{Content, Disk, Slot};
 use super::member::{History, Member};
-use super::packet::{self, Packet};
+use super::packet::{self, Packet, ReadContext};
 use super::shell::{Effect, Input, Mutant, Shell};
 use super::symmetry::PERMUTATIONS;
 
@@ -40,6 +40,10 @@ pub(super) struct Outcome {
     /// The terms in which the member became leader.
     pub(super) elected: Vec<u64>,
     pub(super) applied: Vec<(u64, Slot)>,
+    /// Reads asked for.
+    pub(super) asked: Vec<ReadContext>,
+    /// Reads answered, each with the index from which on the state will do.
+    pub(super) answered: Vec<(ReadContext, u64)>,
     /// The member's term afterwards, or just before the cut.
     pub(super) term: u64,
 }
@@ -92,7 +96,7 @@ impl Memo {
 
     /// A member at its first start.
     pub(super) fn newborn(&self, id: u64) -> &'static Member {
-        let history = History::new(id, Content::default(), 0);
+        let history = History::new(id, Content::default(), 0, 1);
         let (shell, _) = history.replay(self.mutant);
         self.intern(Member::running(&shell, history))
     }
@@ -130,15 +134,7 @@ impl Memo {
             Ok(done) => done,
             Err(why) => {
                 let member = self.intern(Member::broken(member, why));
-                let outcome = Outcome {
-                    cut: Cut::Panicked,
-                    member,
-                    sends: Vec::new(),
-                    elected: Vec::new(),
-                    applied: Vec::new(),
-                    term: 0,
-                };
-                return vec![outcome];
+                return vec![self.outcome(Cut::Panicked, member, &[], &[], 0)];
             }
         };
         let term = shell.image().term;
@@ -175,8 +171,8 @@ impl Memo {
         let (mut disk, mut applied) = (before.disk.clone(), before.applied);
         for (at, effect) in effects.iter().enumerate() {
             // Being elected shows only in what follows.
-            if at > 0 && !matches!(effects[at - 1], Effect::Elected(_)) {
-                for down in self.survivors(before.id(), &disk.survivors(), before.floor, applied) {
+            if at > 0 && !matches!(effects[at - 1], Effect::Elected(_) | Effect::Ask(_)) {
+                for down in self.survivors(before, &self.contents(&disk), applied) {
                     let cut = Cut::Crashed { effects: at, partly_sent: false };
                     outcomes.push(self.outcome(cut, down, &effects[..at], &[], term));
                 }
@@ -184,7 +180,7 @@ impl Memo {
             match effect {
                 Effect::Send(messages) => {
                     for partly in parts(messages) {
-                        for down in self.survivors(before.id(), &disk.survivors(), before.floor, applied) {
+                        for down in self.survivors(before, &self.contents(&disk), applied) {
                             let cut = Cut::Crashed { effects: at, partly_sent: true };
                             outcomes.push(self.outcome(cut, down, &effects[..at], &partly, term));
                         }
@@ -193,30 +189,47 @@ impl Memo {
                 Effect::Write(records) => disk.write(records),
                 Effect::Sync => disk.sync(),
                 Effect::Apply(list) => applied = list.last().map_or(applied, |(index, _)| *index),
-                Effect::Elected(_) => {}
+                Effect::Elected(_) | Effect::Ask(_) | Effect::Answer(..) => {}
             }
         }
     }
 
-    /// The members that a power cut may leave.
-    pub(super) fn survivors(&self, id: u64, contents: &[Content], floor: u64, applied: u64) -> Vec<&'static Member> {
+    /// What a power cut may leave on a disk.
+    pub(super) fn contents(&self, disk: &Disk) -> Vec<Content> {
+        disk.survivors(self.mutant == Some(Mutant::TearFrames))
+    }
+
+    /// The members that a power cut may leave of one whose state had got as far as that.
+    pub(super) fn survivors(&self, before: &Member, contents: &[Content], applied: u64) -> Vec<&'static Member> {
         let mut members = Vec::new();
+        let (id, floor, boot) = (before.id(), before.floor, before.history.next_boot());
         for content in contents {
-            members.push(self.intern(Member::down(id, content.clone(), floor)));
+            members.push(self.intern(Member::down(id, content.clone(), floor, boot)));
             if applied != floor {
-                members.push(self.intern(Member::down(id, content.clone(), applied)));
+                members.push(self.intern(Member::down(id, content.clone(), applied, boot)));
             }
         }
         members
     }
 
     fn outcome(&self, cut: Cut, member: &'static Member, effects: &[Effect], more: &[Message], term: u64) -> Outcome {
-        let mut outcome = Outcome { cut, member, sends: Vec::new(), elected: Vec::new(), applied: Vec::new(), term };
+        let mut outcome = Outcome {
+            cut,
+            member,
+            sends: Vec::new(),
+            elected: Vec::new(),
+            applied: Vec::new(),
+            asked: Vec::new(),
+            answered: Vec::new(),
+            term,
+        };
         for effect in effects {
             match effect {
                 Effect::Elected(term) => outcome.elected.push(*term),
                 Effect::Apply(list) => outcome.applied.extend(list),
                 Effect::Send(messages) => outcome.sends.extend(messages.iter().map(|m| self.packet(m))),
+                Effect::Ask(context) => outcome.asked.push(*context),
+                Effect::Answer(context, index) => outcome.answered.push((*context, *index)),
                 Effect::Write(_) | Effect::Sync => {}
             }
         }
@@ -280,7 +293,10 @@ impl Memo {
 impl Outcome {
     fn is_like(&self, other: &Self) -> bool {
         let sends = |outcome: &Self| -> Vec<usize> { outcome.sends.iter().map(|packet| address(*packet)).collect() };
-        std::ptr::eq(self.member, other.member) && sends(self) == sends(other) && self.applied == other.applied
+        std::ptr::eq(self.member, other.member)
+            && sends(self) == sends(other)
+            && self.applied == other.applied
+            && self.answered == other.answered
     }
 }
 
@@ -305,7 +321,10 @@ fn input_key(input: Input) -> InputKey {
         Input::Wait => 2,
         Input::Beat => 3,
         Input::Flush => 4,
+        Input::Read => 5,
         Input::Propose(number) => 8 + usize::from(number),
+        // No packet lies at the address of a number.
+        Input::Transfer(to) => 0x400 + to as usize,
         Input::Receive(packet) => address(packet),
     }
 }

@@ -33,6 +33,33 @@ impl Packet {
     }
 }
 
+/// What tells a read from all others: who was asked, in which of its runs, for which read of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReadContext {
+    pub(super) member: u64,
+    boot: u64,
+    number: u64,
+}
+
+impl ReadContext {
+    /// Its bytes begin with the member, as `Replica::read_index` makes them; `None` of anything else.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let [member, boot, number] = bytes.as_chunks::<8>().0 else { return None };
+        let [member, boot, number] = [member, boot, number].map(|n| u64::from_be_bytes(*n));
+        (bytes.len() == 24).then_some(Self { member, boot, number })
+    }
+
+    /// As it would be if members had other numbers.
+    pub(super) fn renumbered(self, permutation: &[usize; MEMBERS]) -> Vec<u8> {
+        let numbers = [renumber(permutation, self.member), self.boot, self.number];
+        numbers.iter().flat_map(|n| n.to_be_bytes()).collect()
+    }
+
+    pub(super) fn digest(self, permutation: &[usize; MEMBERS]) -> u64 {
+        renumber(permutation, self.member) << 16 | self.boot << 8 | self.number
+    }
+}
+
 /// Whether the receiver ignores the message, now and whenever it arrives later.
 ///
 /// A member's durable term never falls. Once it has passed the message's, or is the
@@ -59,6 +86,16 @@ pub(super) fn encode(message: &Message, permutation: &[usize; MEMBERS], bytes: &
     let mut message = message.clone();
     message.from = renumber(permutation, message.from);
     message.to = renumber(permutation, message.to);
+    if let Some(context) = ReadContext::parse(&message.context) {
+        message.context = context.renumbered(permutation).into();
+    }
+    if matches!(message.msg_type, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp) {
+        for entry in message.entries.iter_mut() {
+            if let Some(context) = ReadContext::parse(&entry.data) {
+                entry.data = context.renumbered(permutation).into();
+            }
+        }
+    }
     // Writing to memory fails only for unset required fields, which proto3 doesn't have.
     bytes.extend(message.write_length_delimited_to_bytes().unwrap_or_default());
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use raft::StateRole;
 use stateright::Property;
 
+use super::Bounds;
 use super::cluster::{Cluster, State};
 use super::disk::Slot;
 use super::member::Status;
@@ -20,15 +21,17 @@ pub(super) const ONE_HISTORY: &str = "members commit and apply the same entries"
 pub(super) const DURABLE: &str = "what is committed is durable on a majority";
 pub(super) const TERMS_ASCEND: &str = "terms never decrease along a log";
 pub(super) const NO_PANIC: &str = "no member panics";
+pub(super) const READS: &str = "a read sees all that was committed before it";
 
 pub(super) const COMMITS: &str = "a proposal is committed";
 pub(super) const ALL_APPLY: &str = "every member applies every proposal";
 pub(super) const SUCCESSION: &str = "a leader follows on the one that committed";
 pub(super) const REPLACED: &str = "an entry waits to be replaced by a committed one";
+pub(super) const READ_ELSEWHERE: &str = "a follower answers a read";
 
 /// The properties; each finding is told once, with the first way to it.
-pub(super) fn all() -> Vec<Property<Cluster>> {
-    vec![
+pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
+    let mut properties: Vec<Property<Cluster>> = vec![
         Property::always(ONE_LEADER, |all, state: &State| !state.promises.two_leaders || !all.found.first(0)),
         Property::always(LOGS_MATCH, |all, state: &State| logs_match(state) || !all.found.first(1)),
         Property::always(LEADER_COMPLETE, |all, state: &State| leader_complete(state) || !all.found.first(2)),
@@ -36,6 +39,7 @@ pub(super) fn all() -> Vec<Property<Cluster>> {
         Property::always(DURABLE, |all, state: &State| durable(state) || !all.found.first(4)),
         Property::always(TERMS_ASCEND, |all, state: &State| terms_ascend(state) || !all.found.first(5)),
         Property::always(NO_PANIC, |all, state: &State| no_panic(state) || !all.found.first(6)),
+        Property::always(READS, |all, state: &State| !state.promises.stale_read || !all.found.first(11)),
         Property::sometimes(COMMITS, |all, state: &State| !all.found.yet(7) && commits(state) && all.found.first(7)),
         Property::sometimes(ALL_APPLY, |all, state: &State| {
             !all.found.yet(8) && all_apply(all, state) && all.found.first(8)
@@ -46,12 +50,18 @@ pub(super) fn all() -> Vec<Property<Cluster>> {
         Property::sometimes(REPLACED, |all, state: &State| {
             !all.found.yet(10) && replaced(state) && all.found.first(10)
         }),
-    ]
+    ];
+    if bounds.reads > 0 {
+        properties.push(Property::sometimes(READ_ELSEWHERE, |all, state: &State| {
+            !all.found.yet(12) && state.promises.read_elsewhere && all.found.first(12)
+        }));
+    }
+    properties
 }
 
 /// What was found already. stateright would replace each finding by later ones, with longer ways to them.
 #[derive(Debug, Default)]
-pub(super) struct Found([AtomicBool; 11]);
+pub(super) struct Found([AtomicBool; 13]);
 
 impl Found {
     fn yet(&self, property: usize) -> bool {

@@ -9,8 +9,9 @@
 use raft::eraftpb::Message;
 use store_core::replica::{Image, Replica, Step, Timing};
 
-use super::disk::{Content, Disk, Record, Slot, records};
-use super::packet::Packet;
+use super::disk::{Disk, Record, Slot, records};
+use super::member::History;
+use super::packet::{Packet, ReadContext};
 
 /// A seeded bug of the shell: what the check must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,6 +26,12 @@ pub(crate) enum Mutant {
     KeepReplaced,
     /// A restart trusts the log's last record of the commit although the state is further.
     CommitBehind,
+    /// A leader answers reads without asking whether it still leads.
+    ReadAlone,
+    /// A member that starts again tells its reads from new ones by nothing.
+    SameBoot,
+    /// Records are checksummed one by one: a power cut keeps entries without the term they came in.
+    TearFrames,
 }
 
 /// A member keeps to its leader for so many ticks.
@@ -43,6 +50,10 @@ pub(super) enum Input {
     Beat,
     /// A client asks for the proposal of this number.
     Propose(u8),
+    /// A client asks for a linearizable read.
+    Read,
+    /// An administrator asks the leader to hand over to a member.
+    Transfer(u64),
     /// A message arrives.
     Receive(&'static Packet),
     /// The disk catches up.
@@ -57,6 +68,10 @@ pub(super) enum Effect {
     Write(Vec<Record>),
     Sync,
     Apply(Vec<(u64, Slot)>),
+    /// A read was asked for.
+    Ask(ReadContext),
+    /// A read may be answered from the state at the index or later.
+    Answer(ReadContext, u64),
 }
 
 /// A step whose persistence is on its way.
@@ -82,17 +97,13 @@ pub(super) struct Shell {
 
 impl Shell {
     /// Starts a member from what its disk holds.
-    pub(super) fn start(
-        id: u64,
-        content: &Content,
-        applied: u64,
-        mutant: Option<Mutant>,
-        effects: &mut Vec<Effect>,
-    ) -> Self {
+    pub(super) fn start(history: &History, mutant: Option<Mutant>, effects: &mut Vec<Effect>) -> Self {
+        let History { id, ref content, applied, boot, .. } = *history;
         let log = content.open(applied, mutant == Some(Mutant::CommitBehind));
         let timing = Timing::fixed(ELECTION_TICKS, 1, CAMPAIGN_TICKS);
+        let boot = if mutant == Some(Mutant::SameBoot) { 1 } else { boot };
         let mut shell = Self {
-            replica: Replica::new(id, 1, timing, applied, log),
+            replica: Replica::new(id, boot, timing, applied, log),
             mutant,
             disk: Disk { synced: content.clone(), unsynced: Vec::new() },
             pending: Vec::new(),
@@ -111,10 +122,21 @@ impl Shell {
             Input::Beat => self.replica.tick(),
             // Refused only without a leader; a leader alone is asked.
             Input::Propose(number) => drop(self.replica.propose(vec![number])),
+            Input::Read => self.read(effects),
+            Input::Transfer(to) => self.replica.transfer_to(to),
             Input::Receive(packet) => self.replica.receive(packet.message.clone()),
             Input::Flush => {}
         }
         self.carry_out(stall, effects);
+    }
+
+    fn read(&mut self, effects: &mut Vec<Effect>) {
+        // Production makes the context, so it has a context's form.
+        let Some(context) = ReadContext::parse(&self.replica.read_index()) else { return };
+        effects.push(Effect::Ask(context));
+        if self.mutant == Some(Mutant::ReadAlone) && self.replica.is_leader() {
+            effects.push(Effect::Answer(context, self.replica.committed()));
+        }
     }
 
     fn tick_until(&mut self, elapsed: usize) {
@@ -149,6 +171,11 @@ impl Shell {
             effects.push(Effect::Apply(step.apply.iter().map(|entry| (entry.index, Slot::of(entry))).collect()));
             self.replica.applied(last);
             self.applied = last;
+        }
+        for read in &step.reads {
+            if let Some(context) = ReadContext::parse(&read.request_ctx) {
+                effects.push(Effect::Answer(context, read.index));
+            }
         }
         let mut records = records(&step.persist);
         for record in &mut records {

@@ -44,6 +44,8 @@ fn step(cluster: &Cluster, number: usize, state: &State, action: &Action, lines:
                 Input::Wait => "no longer keeps to its leader".to_owned(),
                 Input::Beat => "leads on for a tick".to_owned(),
                 Input::Propose(number) => format!("is asked for {}", value(number)),
+                Input::Read => "is asked for a read".to_owned(),
+                Input::Transfer(to) => format!("is asked to hand over to {to}"),
                 Input::Receive(packet) => {
                     format!("receives from {}: {}", packet.message.from, describe(&packet.message))
                 }
@@ -91,6 +93,8 @@ fn describe_effect(effect: &Effect) -> Vec<String> {
             vec![format!("       writes {}", records.join(", "))]
         }
         Effect::Sync => vec!["       syncs".to_owned()],
+        Effect::Ask(_) => Vec::new(),
+        Effect::Answer(_, index) => vec![format!("       answers the read from index {index} on")],
         Effect::Apply(list) => {
             let list: Vec<String> = list.iter().map(|(index, s)| format!("{index}={}", slot(*s))).collect();
             vec![format!("       applies {}", list.join(" "))]

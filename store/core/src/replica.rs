@@ -20,7 +20,7 @@ mod log;
 mod tests;
 mod watchdog;
 
-pub use image::{Image, Peer};
+pub use image::{Image, Peer, Read};
 pub use log::Log;
 pub use watchdog::Watchdog;
 

@@ -2,7 +2,7 @@
 //!
 //! raft-rs keeps more than this. What is left out has no say as long as the caller
 //!   - polls until there is nothing left and reports what it applied at once,
-//!   - keeps to one configuration, asks for no reads and offers no snapshots,
+//!   - keeps to one configuration and offers no snapshots,
 //!   - lets a heartbeat pass every tick, and a campaign after a fixed number of them:
 //!
 //! messages and states waiting for `poll` are gone then, the applied index says what was
@@ -10,7 +10,7 @@
 //! bytes not committed are far from their limits. Steps that wait to be durable are the
 //! caller's to remember.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft::{ProgressState, StateRole};
 
@@ -43,6 +43,23 @@ pub struct Image {
     pub votes: BTreeMap<u64, bool>,
     /// A leader's: how far the members are. Others keep what they knew as leaders, unread.
     pub peers: BTreeMap<u64, Peer>,
+    /// A leader's: reads for which it asks whether it still leads, oldest first.
+    pub reads: Vec<Read>,
+    /// How many reads were asked for here.
+    pub contexts: u64,
+}
+
+/// A read on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// What tells it from all others.
+    pub context: Vec<u8>,
+    /// The member that asked; 0 if it is this one.
+    pub from: u64,
+    /// What was committed when the leader heard of it.
+    pub index: u64,
+    /// Who has acknowledged the leader since.
+    pub acks: BTreeSet<u64>,
 }
 
 /// What a leader knows of a member.
@@ -89,6 +106,22 @@ impl Replica {
             transferee: raft.lead_transferee.unwrap_or(0),
             votes: raft.prs().votes().iter().map(|(id, granted)| (*id, *granted)).collect(),
             peers,
+            reads: self.reads_under_way(),
+            contexts: self.contexts,
         }
+    }
+
+    fn reads_under_way(&self) -> Vec<Read> {
+        let reads = &self.node.raft.read_only;
+        let read = |context: &Vec<u8>| {
+            let status = reads.pending_read_index.get(context)?;
+            Some(Read {
+                context: context.clone(),
+                from: status.req.from,
+                index: status.index,
+                acks: status.acks.iter().copied().collect(),
+            })
+        };
+        reads.read_index_queue.iter().filter_map(read).collect()
     }
 }
