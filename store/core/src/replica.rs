@@ -12,6 +12,8 @@
 //!   A2  Only entries that are committed and durable here are handed out to apply.
 //!   A3  Commit is persisted no later than what was applied under it.
 //!   A4  A read context is never used twice.
+//!   A5  A member whose snapshot isn't durable yet doesn't stand for election: raft-rs would
+//!       look for changes of members in entries that the snapshot replaced.
 //! Source: Raft thesis §10.2.1 (A1), raft-rs `RawNode` docs.
 
 mod image;
@@ -80,6 +82,8 @@ pub struct Replica {
     boot: u64,
     /// Steps handed out whose persistence wasn't reported yet.
     last_number: u64,
+    /// The step that installs a snapshot, and the snapshot's index, until it is durable (A5).
+    installing: Option<(u64, u64)>,
 }
 
 /// What must be made durable.
@@ -162,22 +166,31 @@ impl Replica {
             contexts: 0,
             boot,
             last_number: 0,
+            installing: None,
         }
     }
 
-    /// Time passes.
+    /// Time passes; not while a snapshot is being installed (A5).
     pub fn tick(&mut self) {
-        self.node.tick();
+        if self.installing.is_none() {
+            self.node.tick();
+        }
     }
 
-    /// Stands for election at once, as after waiting in vain.
+    /// Stands for election at once, as after waiting in vain; not while a snapshot is being installed (A5).
     pub fn campaign(&mut self) {
-        // Refused only while a snapshot is being installed; the next timeout comes anyway.
-        let _ = self.node.campaign();
+        if self.installing.is_none() {
+            // Fails only for a stopped node, which this crate never makes.
+            let _ = self.node.campaign();
+        }
     }
 
     /// Takes a peer's message. One that makes no sense is dropped.
     pub fn receive(&mut self, message: Message) {
+        if self.installing.is_some() && message.msg_type == MessageType::MsgTimeoutNow {
+            // A5. Whoever hands over waits in vain and goes on leading.
+            return;
+        }
         // Local messages are never sent; a peer that forges one is ignored by raft-rs with an error.
         let _ = self.node.step(message);
     }
@@ -227,6 +240,10 @@ impl Replica {
     pub fn persisted(&mut self, number: u64) {
         assert!(number <= self.last_number, "a step that was never handed out can't be durable");
         self.node.on_persist_ready(number);
+        if let Some((_, index)) = self.installing.take_if(|(step, _)| *step <= number) {
+            // raft-rs doesn't count what a snapshot holds as applied by itself.
+            self.applied(index);
+        }
     }
 
     /// The state machine has applied up to the index.
@@ -331,6 +348,7 @@ impl Replica {
         let store = self.node.mut_store();
         if let Some(snapshot) = &step.persist.snapshot {
             store.install(snapshot);
+            self.installing = Some((step.number, snapshot.get_metadata().index));
         }
         store.append(&step.persist.entries);
         if let Some(hard_state) = &step.persist.hard_state {

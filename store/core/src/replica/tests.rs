@@ -216,3 +216,46 @@ fn a_member_too_far_behind_asks_for_a_snapshot() {
     }
     assert!(cluster.replica(1).wanted_snapshot().is_some());
 }
+
+/// A member that has just been given a snapshot up to index 10, and the step that installs it.
+fn given_a_snapshot() -> (Replica, Step) {
+    let conf = ConfState::from((vec![1, 2, 3], vec![]));
+    let mut replica = Replica::new(3, 1, timing(3), 0, Log::new(0, 0, conf.clone()));
+    let mut message = Message { msg_type: MessageType::MsgSnapshot, from: 1, to: 3, term: 1, ..Message::default() };
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (10, 1);
+    metadata.set_conf_state(conf);
+    replica.receive(message);
+    let step = std::iter::from_fn(|| replica.poll()).find(|step| step.persist.snapshot.is_some());
+    (replica, step.expect("a step with the snapshot"))
+}
+
+fn asks_for_votes(replica: &mut Replica) -> bool {
+    // All that it does, not only up to the first such message.
+    let steps: Vec<Step> = std::iter::from_fn(|| replica.poll()).collect();
+    let mut sent = steps.iter().flat_map(|step| step.now.iter().chain(&step.after));
+    sent.any(|message| message.msg_type == MessageType::MsgRequestPreVote)
+}
+
+/// Everything that the snapshot holds is applied: there are no entries before it to look at.
+#[test]
+fn who_took_a_snapshot_can_stand() {
+    let (mut replica, step) = given_a_snapshot();
+    replica.persisted(step.number);
+    assert_eq!(replica.image().applied, 10);
+    replica.campaign();
+    assert!(asks_for_votes(&mut replica));
+}
+
+/// A5, however it would come to stand.
+#[test]
+fn who_installs_a_snapshot_does_not_stand() {
+    let (mut replica, step) = given_a_snapshot();
+    (0..100).for_each(|_| replica.tick());
+    replica.campaign();
+    replica.receive(Message { msg_type: MessageType::MsgTimeoutNow, from: 1, to: 3, term: 1, ..Message::default() });
+    assert!(!asks_for_votes(&mut replica));
+    replica.persisted(step.number);
+    (0..100).for_each(|_| replica.tick());
+    assert!(asks_for_votes(&mut replica));
+}
