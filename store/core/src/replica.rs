@@ -14,6 +14,8 @@
 //!   A4  A read context is never used twice.
 //!   A5  A member whose snapshot isn't durable yet doesn't stand for election: raft-rs would
 //!       look for changes of members in entries that the snapshot replaced.
+//!   A6  A leader that isn't a voter any more doesn't lead: raft-rs would count on a record of
+//!       its own progress, which went with it.
 //! Source: Raft thesis §10.2.1 (A1), raft-rs `RawNode` docs.
 
 mod image;
@@ -216,6 +218,7 @@ impl Replica {
     }
 
     /// A change of members was applied to the state. Comes before [`Replica::applied`] of its index.
+    /// A leader that it removes asks the voter with the longest log to stand at once (A6).
     ///
     /// # Panics
     /// If raft can't follow what the state accepted: they would disagree on who votes.
@@ -223,6 +226,12 @@ impl Replica {
         match self.node.apply_conf_change(change) {
             Ok(conf_state) => self.node.mut_store().set_conf_state(conf_state),
             Err(error) => panic!("raft refuses a change of members that the state accepted: {error}"),
+        }
+        if self.is_leader() && !self.node.raft.prs().conf().voters().contains(self.id()) {
+            if let Some(successor) = self.best_successor() {
+                self.node.raft.send_timeout_now(successor);
+            }
+            self.node.raft.become_follower(self.term(), raft::INVALID_ID);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! raft-rs keeps more than this. What is left out has no say as long as the caller
 //!   - polls until there is nothing left and reports what it applied at once,
-//!   - keeps to one configuration and offers no snapshots,
+//!   - offers a snapshot of what it has applied when one is wanted, and never withdraws it,
 //!   - lets a heartbeat pass every tick, and a campaign after a fixed number of them:
 //!
 //! messages and states waiting for `poll` are gone then, the applied index says what was
@@ -43,6 +43,14 @@ pub struct Image {
     pub votes: BTreeMap<u64, bool>,
     /// A leader's: how far the members are. Others keep what they knew as leaders, unread.
     pub peers: BTreeMap<u64, Peer>,
+    /// Who votes, as far as it has applied changes of members.
+    pub voters: BTreeSet<u64>,
+    /// Who learns.
+    pub learners: BTreeSet<u64>,
+    /// From which index on a peer needs a snapshot that isn't offered.
+    pub snapshot_wanted: Option<u64>,
+    /// Index of the snapshot that is offered.
+    pub snapshot_offered: Option<u64>,
     /// A leader's: reads for which it asks whether it still leads, oldest first.
     pub reads: Vec<Read>,
     /// How many reads were asked for here.
@@ -75,6 +83,8 @@ pub struct Peer {
     pub paused: bool,
     /// Whether it was heard from since the leader last looked.
     pub recent_active: bool,
+    /// Index of the snapshot that it is being sent; 0 if none is.
+    pub pending_snapshot: u64,
 }
 
 impl Replica {
@@ -82,12 +92,14 @@ impl Replica {
     #[must_use]
     pub fn image(&self) -> Image {
         let raft = &self.node.raft;
+        let conf = self.conf_state();
         let peer = |progress: &raft::Progress| Peer {
             matched: progress.matched,
             next: progress.next_idx,
             state: progress.state,
             paused: progress.paused,
             recent_active: progress.recent_active,
+            pending_snapshot: progress.pending_snapshot,
         };
         let mut peers = BTreeMap::new();
         if raft.state == StateRole::Leader {
@@ -106,6 +118,10 @@ impl Replica {
             transferee: raft.lead_transferee.unwrap_or(0),
             votes: raft.prs().votes().iter().map(|(id, granted)| (*id, *granted)).collect(),
             peers,
+            voters: conf.voters.iter().copied().collect(),
+            learners: conf.learners.iter().copied().collect(),
+            snapshot_wanted: self.wanted_snapshot(),
+            snapshot_offered: self.log().offered_snapshot(),
             reads: self.reads_under_way(),
             contexts: self.contexts,
         }

@@ -119,6 +119,11 @@ impl Log {
         self.wanted.get()
     }
 
+    /// The index of the snapshot that peers are offered.
+    pub(super) fn offered_snapshot(&self) -> Option<u64> {
+        self.offered.as_ref().map(|snapshot| snapshot.get_metadata().index)
+    }
+
     pub(super) fn withdraw_snapshot(&mut self) {
         self.offered = None;
     }

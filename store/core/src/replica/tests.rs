@@ -1,6 +1,8 @@
 //! Clusters of replicas in one thread, over disks that forget what wasn't synced.
 
 use super::*;
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeType, EntryType};
 use std::collections::VecDeque;
 
 struct Member {
@@ -69,7 +71,11 @@ impl Cluster {
                 self.wire.extend(std::mem::take(&mut step.now));
                 let applied: Vec<Entry> = std::mem::take(&mut step.apply);
                 for entry in &applied {
-                    self.member(id).applied.push(entry.data.to_vec());
+                    if entry.get_entry_type() == EntryType::EntryConfChange {
+                        replica.members_changed(&ConfChange::parse_from_bytes(&entry.data).expect("a change"));
+                    } else {
+                        self.member(id).applied.push(entry.data.to_vec());
+                    }
                 }
                 if let Some(last) = applied.last() {
                     replica.applied(last.index);
@@ -258,4 +264,26 @@ fn who_installs_a_snapshot_does_not_stand() {
     replica.persisted(step.number);
     (0..100).for_each(|_| replica.tick());
     assert!(asks_for_votes(&mut replica));
+}
+
+/// A6: what was proposed behind its removal goes on with its successor.
+#[test]
+fn a_leader_that_is_removed_leads_no_more() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    let mut change = ConfChange { node_id: 1, ..ConfChange::default() };
+    change.set_change_type(ConfChangeType::RemoveNode);
+    cluster.replica(1).propose_members(&change).expect("a leader");
+    cluster.replica(1).propose(b"a".to_vec()).expect("a leader");
+    cluster.settle();
+    assert!(!cluster.replica(1).is_leader());
+    let leader = if cluster.replica(2).is_leader() { 2 } else { 3 };
+    assert!(cluster.replica(leader).is_leader(), "nobody had to wait in vain");
+    cluster.replica(leader).propose(b"b".to_vec()).expect("a leader");
+    cluster.settle();
+    for id in 2..=3 {
+        assert_eq!(cluster.commands(id), ["a", "b"], "member {id}");
+        assert_eq!(cluster.replica(id).conf_state().voters.len(), 2);
+    }
 }

@@ -254,9 +254,6 @@ impl Owner {
     fn leave(&mut self) {
         if self.leaving.is_none() {
             tracing::warn!("this member was removed from the cluster; it ends");
-            if let Some(successor) = self.replica.best_successor().filter(|_| self.replica.is_leader()) {
-                self.replica.transfer_to(successor);
-            }
             self.leaving = Some(self.ticks + LEAVE_TICKS);
         }
     }
