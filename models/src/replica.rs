@@ -13,6 +13,7 @@
 
 mod cluster;
 mod disk;
+mod entry;
 mod member;
 mod memo;
 mod packet;
@@ -34,6 +35,9 @@ use shell::Mutant;
 /// How much of everything is explored.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Bounds {
+    /// Members that begin the cluster, out of three; the others join it by changes.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) founders: usize,
     /// Terms in which members campaign.
     #[arg(long, default_value_t = 2)]
     pub(crate) terms: u64,
@@ -70,6 +74,12 @@ pub(crate) struct Bounds {
     /// Times that a leader is asked to hand over to another member.
     #[arg(long, default_value_t = 0)]
     pub(crate) transfers: u8,
+    /// Changes of members: adding a learner, promoting it, removing a member.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) changes: u8,
+    /// Times that a member cuts its log, so that others may need a snapshot.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) compactions: u8,
     /// Messages on their way; states with more are not followed.
     #[arg(long, default_value_t = 6)]
     pub(crate) in_flight: usize,

@@ -3,13 +3,15 @@
 use std::hash::{Hash, Hasher};
 
 use raft::StateRole;
+use raft::eraftpb::{ConfState, MessageType};
 use stateright::{Model, Property};
+use store_core::replica::Image;
 
 use super::Bounds;
-use super::disk::Slot;
+use super::entry::{Change, FOUNDING_TERM, Slot, Value, conf_state};
 use super::member::{Member, Status};
 use super::memo::{Cut, Memo, Outcome};
-use super::packet::{Packet, ReadContext, is_spent};
+use super::packet::{Packet, ReadContext, is_spent, snapshot_status};
 use super::properties::{self, Found};
 use super::shell::{ELECTION_TICKS, Input};
 use super::symmetry::{MEMBERS, PERMUTATIONS, mix, renumber};
@@ -31,6 +33,8 @@ pub(super) struct Promises {
     pub(super) stale_read: bool,
     /// A read was answered at a member that didn't lead.
     pub(super) read_elsewhere: bool,
+    /// A member took a snapshot.
+    pub(super) installed: bool,
 }
 
 /// What the bounds have been used up by.
@@ -47,6 +51,8 @@ pub(super) struct Used {
     pub(super) overtakings: u8,
     pub(super) reads: u8,
     pub(super) transfers: u8,
+    pub(super) changes: u8,
+    pub(super) compactions: u8,
 }
 
 /// A state of the cluster.
@@ -88,32 +94,19 @@ impl State {
             digest = mix(digest, renumber(permutation, *leader));
         }
         for (slot, term) in &self.promises.committed {
-            digest = mix(digest, slot.term << 32 | u64::from(slot.value) << 16 | term);
+            digest = mix(digest, u64::from(u16::from_le_bytes(slot.code(permutation))) << 16 | term);
         }
         for (context, floor) in &self.promises.reads {
             digest = mix(digest, context.digest(permutation));
             digest = mix(digest, *floor);
         }
-        let Used {
-            proposals,
-            crashes,
-            timeouts,
-            waits,
-            beats,
-            stalls,
-            drops,
-            duplicates,
-            overtakings,
-            reads,
-            transfers,
-        } = self.used;
+        let Used { proposals, crashes, timeouts, waits, beats, stalls, drops, duplicates, .. } = self.used;
+        let Used { overtakings, reads, transfers, changes, compactions, .. } = self.used;
         let Promises { two_leaders, diverged, stale_read, .. } = self.promises;
         let broken = u8::from(two_leaders) << 2 | u8::from(diverged) << 1 | u8::from(stale_read);
-        digest = mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, drops, broken]));
-        if [duplicates, overtakings, reads, transfers] != [0; 4] {
-            digest = mix(digest, u64::from(u32::from_le_bytes([duplicates, overtakings, reads, transfers])));
-        }
-        digest
+        digest =
+            mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, drops, duplicates]));
+        mix(digest, u64::from_le_bytes([overtakings, reads, transfers, changes, compactions, broken, 0, 0]))
     }
 
     /// Puts a message behind those that are on its link.
@@ -178,11 +171,15 @@ impl Cluster {
                 inputs.push(Input::Propose(used.proposals + 1));
             }
             if used.transfers < bounds.transfers && image.transferee == 0 {
-                let others = (1..=MEMBERS as u64).filter(|id| *id != member.id());
-                inputs.extend(others.map(Input::Transfer));
+                let others = image.voters.iter().filter(|id| **id != member.id());
+                inputs.extend(others.copied().map(Input::Transfer));
+            }
+            if used.changes < bounds.changes && image.pending_conf_index <= image.applied {
+                changes(member, image, inputs);
             }
         } else {
-            if used.timeouts < bounds.timeouts && image.term < bounds.terms {
+            let stands = image.voters.contains(&member.id());
+            if stands && used.timeouts < bounds.timeouts && image.term < FOUNDING_TERM + bounds.terms {
                 inputs.push(Input::Timeout);
             }
             if used.waits < bounds.waits && image.leader != 0 && image.election_elapsed < ELECTION_TICKS {
@@ -192,6 +189,10 @@ impl Cluster {
         // Without a leader it would be dropped.
         if used.reads < bounds.reads && image.leader != 0 {
             inputs.push(Input::Read);
+        }
+        let in_log = member.state.len() as u64 > member.log.base;
+        if used.compactions < bounds.compactions && in_log && member.log.slots.len() > 1 {
+            inputs.push(Input::Compact);
         }
         if member.pending > 0 {
             inputs.push(Input::Flush);
@@ -214,13 +215,32 @@ impl Cluster {
     }
 }
 
+/// The changes of members that make sense to a leader. Who was removed doesn't come back under the same number.
+fn changes(leader: &Member, image: &Image, inputs: &mut Vec<Input>) {
+    for id in 1..=MEMBERS as u64 {
+        if image.learners.contains(&id) {
+            inputs.push(Input::Change(Change::Promote, id));
+        }
+        let known = image.learners.contains(&id) || image.voters.contains(&id);
+        if known && image.voters.iter().any(|voter| *voter != id) {
+            inputs.push(Input::Change(Change::Remove, id));
+        }
+        let was_removed = leader.state.iter().any(|slot| slot.value == Value::Change(Change::Remove, id));
+        if !known && !was_removed {
+            inputs.push(Input::Change(Change::AddLearner, id));
+        }
+    }
+}
+
 impl Model for Cluster {
     type State = State;
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let members = std::array::from_fn(|at| self.memo.newborn(at as u64 + 1));
-        vec![State { members, wire: Vec::new(), promises: Promises::default(), used: Used::default() }]
+        let members = std::array::from_fn(|at| self.memo.newborn(at as u64 + 1, self.bounds.founders));
+        let founding = (Slot::founding(self.bounds.founders), FOUNDING_TERM);
+        let promises = Promises { committed: vec![founding], ..Promises::default() };
+        vec![State { members, wire: Vec::new(), promises, used: Used::default() }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -242,15 +262,15 @@ impl Model for Cluster {
                         self.take(state, at, *input, None, actions);
                     }
                     if state.used.crashes < self.bounds.crashes {
-                        let contents = self.memo.contents(&member.disk);
-                        for member in self.memo.survivors(member, &contents, member.applied) {
+                        let contents = member.disk.survivors();
+                        for member in self.memo.survivors(member, &contents, &member.state, member.floor) {
                             actions.push(Action::Cut { at, member });
                         }
                     }
                 }
             }
         }
-        let mut last = (0, 0);
+        let mut last = (0, 0, false);
         for (from_wire, packet) in state.wire.iter().copied().enumerate() {
             let is_first = std::mem::replace(&mut last, packet.link()) != packet.link();
             self.arrivals(state, from_wire, packet, is_first, actions);
@@ -264,6 +284,7 @@ impl Model for Cluster {
                 let packet = state.wire.remove(from_wire);
                 let heard = state.members[packet.link().1 as usize - 1].image().is_some();
                 state.used.drops += u8::from(heard);
+                self.tell_sender(&mut state, packet, false);
             }
             Action::Cut { at, member } => {
                 state.members[at] = member;
@@ -288,7 +309,13 @@ impl Model for Cluster {
                     Input::Propose(_) => state.used.proposals += 1,
                     Input::Read => state.used.reads += 1,
                     Input::Transfer(_) => state.used.transfers += 1,
+                    Input::Change(..) => state.used.changes += 1,
+                    Input::Compact => state.used.compactions += 1,
                     Input::Receive(_) | Input::Flush => {}
+                }
+                if let Input::Receive(packet) = input {
+                    let taken = matches!(outcome.cut, Cut::Done | Cut::Stalled);
+                    self.tell_sender(&mut state, packet, taken);
                 }
                 self.follow(&mut state, at, outcome);
             }
@@ -306,6 +333,13 @@ impl Model for Cluster {
 }
 
 impl Cluster {
+    /// Whoever sent a snapshot learns whether it was taken.
+    fn tell_sender(&self, state: &mut State, packet: &Packet, taken: bool) {
+        if packet.message.msg_type == MessageType::MsgSnapshot {
+            state.send(self.memo.packet(&snapshot_status(&packet.message, taken)));
+        }
+    }
+
     /// The ways in which a message may arrive, or not.
     fn arrivals(
         &self,
@@ -327,7 +361,9 @@ impl Cluster {
                 if is_first && used.duplicates < bounds.duplicates {
                     self.take(state, at, Input::Receive(packet), Some((from_wire, Arrival::Twice)), actions);
                 }
-                if is_first && used.drops < bounds.drops {
+                // What becomes of a snapshot is no message.
+                let can_be_lost = packet.message.msg_type != MessageType::MsgSnapStatus;
+                if is_first && can_be_lost && used.drops < bounds.drops {
                     actions.push(Action::Lose { from_wire });
                 }
             }
@@ -377,14 +413,25 @@ impl Promises {
             self.two_leaders |= self.leaders[place] != 0;
             self.leaders[place] = outcome.member.id();
         }
+        self.installed |= outcome.installed;
         for (index, slot) in &outcome.applied {
             self.commit(*index, *slot, outcome.term);
         }
         if let Some(image) = outcome.member.image() {
-            for (at, slot) in outcome.member.slots.iter().enumerate().take(image.committed as usize) {
-                self.commit(at as u64 + 1, *slot, outcome.term);
+            let log = &outcome.member.log;
+            for index in log.base + 1..=image.committed {
+                // What is committed is in the log or before it.
+                if let Some(slot) = log.get(index) {
+                    self.commit(index, slot, outcome.term);
+                }
             }
         }
+    }
+
+    /// Who votes and learns after all changes of members that are committed.
+    pub(super) fn conf_state(&self) -> ConfState {
+        let state: Vec<Slot> = self.committed.iter().map(|(slot, _)| *slot).collect();
+        conf_state(&state)
     }
 
     fn note_reads(&mut self, outcome: &Outcome) {

@@ -1,4 +1,4 @@
-//! A member's log files, as the store's write-ahead log treats them.
+//! A member's disk: its log files, as the store's write-ahead log treats them.
 //!
 //! Records follow each other in one file: the entries of a step, then its term, vote and
 //! commit. What gathers up to a sync is one checksummed frame: a power cut leaves all of
@@ -7,27 +7,9 @@
 
 use store_core::replica::{Log, Persist};
 
-use raft::eraftpb::{ConfState, Entry, HardState};
+use raft::eraftpb::HardState;
 
-use super::symmetry::MEMBERS;
-
-/// An entry: its term, and 0 for a new leader's empty entry or the number of a proposal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) term: u64,
-    pub(super) value: u8,
-}
-
-impl Slot {
-    pub(super) fn of(entry: &Entry) -> Self {
-        Self { term: entry.term, value: entry.data.first().copied().unwrap_or(0) }
-    }
-
-    fn entry(self, index: u64) -> Entry {
-        let data = if self.value == 0 { Vec::new() } else { vec![self.value] };
-        Entry { index, term: self.term, data: data.into(), ..Entry::default() }
-    }
-}
+use super::entry::{Slot, conf_state, index_of, term_of};
 
 /// One record of the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,58 +22,115 @@ pub(super) enum Record {
         vote: u64,
         commit: u64,
     },
+    /// The log begins anew behind a snapshot of this index and term.
+    Reset(u64, u64),
 }
 
-/// The records of a step, in the order in which they are written.
+/// The record of a term, a vote and a commit.
+pub(super) fn state_record(state: &HardState) -> Record {
+    Record::State { term: state.term, vote: state.vote, commit: state.commit }
+}
+
+/// The records of a step without a snapshot, in the order in which they are written.
 pub(super) fn records(persist: &Persist) -> Vec<Record> {
-    assert!(persist.snapshot.is_none(), "nothing is compacted here, so nobody needs a snapshot");
     let mut records: Vec<Record> = persist.entries.iter().map(|e| Record::Entry(e.index, Slot::of(e))).collect();
-    if let Some(state) = &persist.hard_state {
-        records.push(Record::State { term: state.term, vote: state.vote, commit: state.commit });
-    }
+    records.extend(persist.hard_state.as_ref().map(state_record));
     records
+}
+
+/// Entries behind an index, and the term at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entries {
+    pub(super) base: u64,
+    pub(super) base_term: u64,
+    pub(super) slots: Vec<Slot>,
+}
+
+impl Entries {
+    pub(super) fn last(&self) -> u64 {
+        self.base + self.slots.len() as u64
+    }
+
+    /// `None` at the base and outside.
+    pub(super) fn get(&self, index: u64) -> Option<Slot> {
+        let at = index.checked_sub(self.base + 1)?;
+        self.slots.get(at as usize).copied()
+    }
+
+    fn term(&self, index: u64) -> Option<u64> {
+        if index == self.base { Some(self.base_term) } else { self.get(index).map(|slot| slot.term) }
+    }
+
+    /// Forgets the entries up to an index that it holds.
+    pub(super) fn release(&mut self, index: u64) {
+        if let Some(term) = self.term(index) {
+            self.slots.drain(..(index - self.base) as usize);
+            (self.base, self.base_term) = (index, term);
+        }
+    }
 }
 
 /// What reading the records in order gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Content {
-    pub(super) slots: Vec<Slot>,
+    pub(super) log: Entries,
     pub(super) term: u64,
     pub(super) vote: u64,
     pub(super) commit: u64,
 }
 
 impl Content {
+    /// A log that begins behind a state.
+    pub(super) fn behind(state: &[Slot]) -> Self {
+        let (index, term) = (index_of(state), term_of(state));
+        let log = Entries { base: index, base_term: term, slots: Vec::new() };
+        Self { log, term, vote: 0, commit: index }
+    }
+
     fn read(&mut self, record: &Record) {
+        let log = &mut self.log;
         match *record {
             Record::Entry(index, slot) => {
                 // Steps are persisted in order, so there are no gaps; `Log::append` asserts it at each restart.
-                self.slots.truncate(index as usize - 1);
-                self.slots.push(slot);
+                log.slots.truncate((index - log.base) as usize - 1);
+                log.slots.push(slot);
             }
-            Record::InPlace(index, slot) => match self.slots.get_mut(index as usize - 1) {
+            Record::InPlace(index, slot) => match log.slots.get_mut((index - log.base) as usize - 1) {
                 Some(place) => *place = slot,
-                None => self.slots.push(slot),
+                None => log.slots.push(slot),
             },
             Record::State { term, vote, commit } => (self.term, self.vote, self.commit) = (term, vote, commit),
+            Record::Reset(index, term) => *log = Entries { base: index, base_term: term, slots: Vec::new() },
         }
     }
 
-    /// What the store opens after a crash, given how far the state machine is.
-    pub(super) fn open(&self, applied: u64, commit_behind: bool) -> Log {
-        let voters: Vec<u64> = (1..=MEMBERS as u64).collect();
-        assert!(applied as usize <= self.slots.len(), "the state machine applied what the log doesn't hold");
-        let mut log = Log::new(0, 0, ConfState::from((voters, vec![])));
-        for (at, slot) in self.slots.iter().enumerate() {
-            log.append(&[slot.entry(at as u64 + 1)]);
+    /// What the store makes of it when it starts with a state.
+    ///
+    /// # Panics
+    /// If entries between the state and the log are missing, as the store then refuses to start.
+    pub(super) fn opened(mut self, state: &[Slot], commit_behind: bool) -> Self {
+        let (applied, term) = (index_of(state), term_of(state));
+        assert!(self.log.base <= applied, "the log begins behind what the state holds");
+        if self.log.term(applied) != Some(term) {
+            // A snapshot was installed, and the log not yet begun anew behind it.
+            self.log = Entries { base: applied, base_term: term, slots: Vec::new() };
         }
-        let mut state = HardState { term: self.term, vote: self.vote, commit: self.commit, ..HardState::default() };
-        if applied > 0 && !commit_behind {
-            // The state machine may be further than the log's last record of the commit.
-            state.commit = state.commit.max(applied);
-            state.term = state.term.max(self.slots[applied as usize - 1].term);
+        if !commit_behind {
+            // The state may be further than the log's last record of the commit.
+            self.commit = self.commit.max(applied);
+            self.term = self.term.max(term);
         }
-        log.set_hard_state(&state);
+        self
+    }
+
+    /// The log as production reads it.
+    pub(super) fn to_log(&self, state: &[Slot]) -> Log {
+        let mut log = Log::new(self.log.base, self.log.base_term, conf_state(state));
+        for (at, slot) in self.log.slots.iter().enumerate() {
+            log.append(&[slot.entry(self.log.base + at as u64 + 1)]);
+        }
+        let (term, vote, commit) = (self.term, self.vote, self.commit);
+        log.set_hard_state(&HardState { term, vote, commit, ..HardState::default() });
         log
     }
 }
@@ -115,18 +154,10 @@ impl Disk {
         }
     }
 
-    /// All that a power cut may leave, without repetitions. If each record is checksummed by itself, as one mutant
-    /// has it, some first part of the frame may stay.
-    pub(super) fn survivors(&self, record_by_record: bool) -> Vec<Content> {
-        let mut content = self.synced.clone();
-        let mut survivors = vec![content.clone()];
-        for (at, record) in self.unsynced.iter().enumerate() {
-            content.read(record);
-            let may_end = record_by_record || at + 1 == self.unsynced.len();
-            if may_end && survivors.last() != Some(&content) {
-                survivors.push(content.clone());
-            }
-        }
-        survivors
+    /// All that a power cut may leave, without repetitions.
+    pub(super) fn survivors(&self) -> Vec<Content> {
+        let mut whole = self.synced.clone();
+        self.unsynced.iter().for_each(|record| whole.read(record));
+        if whole == self.synced { vec![whole] } else { vec![self.synced.clone(), whole] }
     }
 }

@@ -1,10 +1,13 @@
 //! A member's whole state at rest, kept once however many states it is part of.
 
+use std::collections::BTreeSet;
+
 use raft::eraftpb::Message;
 use raft::{ProgressState, StateRole};
 use store_core::replica::Image;
 
-use super::disk::{Content, Disk, Record, Slot};
+use super::disk::{Content, Disk, Entries, Record};
+use super::entry::{Slot, index_of};
 use super::packet::{self, ReadContext};
 use super::shell::{Effect, Input, Mutant, Shell};
 use super::symmetry::{Digests, MEMBERS, PERMUTATIONS, digests, renumber};
@@ -16,7 +19,7 @@ use super::symmetry::{Digests, MEMBERS, PERMUTATIONS, digests, renumber};
 pub(super) struct History {
     pub(super) id: u64,
     pub(super) content: Content,
-    pub(super) applied: u64,
+    pub(super) state: Vec<Slot>,
     /// The run of the member, counted over those in which it asked for reads: the others make no difference.
     pub(super) boot: u64,
     /// Inputs, and whether the disk stalled.
@@ -25,8 +28,8 @@ pub(super) struct History {
 
 impl History {
     /// A member before a start.
-    pub(super) fn new(id: u64, content: Content, applied: u64, boot: u64) -> Self {
-        Self { id, content, applied, boot, inputs: Vec::new() }
+    pub(super) fn new(id: u64, content: Content, state: Vec<Slot>, boot: u64) -> Self {
+        Self { id, content, state, boot, inputs: Vec::new() }
     }
 
     /// The run that follows after a power cut.
@@ -60,11 +63,13 @@ pub(super) enum Status {
 pub(super) struct Member {
     pub(super) status: Status,
     /// The log in memory; of a member that is down, the log on disk.
-    pub(super) slots: Vec<Slot>,
+    pub(super) log: Entries,
     pub(super) disk: Disk,
     /// Steps whose persistence is on its way.
     pub(super) pending: usize,
-    pub(super) applied: u64,
+    /// What was applied.
+    pub(super) state: Vec<Slot>,
+    /// How much of it is durable.
     pub(super) floor: u64,
     pub(super) history: History,
     pub(super) digests: Digests,
@@ -80,15 +85,13 @@ impl PartialEq for Member {
 impl Member {
     /// A running member, and what tells it from others.
     pub(super) fn running(shell: &Shell, history: History) -> (Vec<u8>, Self) {
-        let image = shell.image();
+        let (image, log) = (shell.image(), shell.entries());
         let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
             bytes.push(1);
             encode_image(&image, permutation, bytes);
-            for slot in shell.slots() {
-                number(bytes, slot.term);
-                bytes.push(slot.value);
-            }
+            encode_entries(&log, permutation, bytes);
             encode_disk(&shell.disk, permutation, bytes);
+            encode_slots(&shell.state, permutation, bytes);
             number(bytes, shell.floor);
             number(bytes, history.next_boot());
             for step in &shell.pending {
@@ -99,36 +102,36 @@ impl Member {
         };
         let key = key(history.id, write);
         let member = Self {
-            slots: shell.slots(),
             disk: shell.disk.clone(),
             pending: shell.pending.len(),
-            applied: shell.applied,
+            state: shell.state.clone(),
             floor: shell.floor,
             digests: digests(write),
             status: Status::Up(Box::new(image)),
+            log,
             history,
         };
         (key, member)
     }
 
     /// A member after a power cut.
-    pub(super) fn down(id: u64, content: Content, applied: u64, boot: u64) -> (Vec<u8>, Self) {
+    pub(super) fn down(id: u64, content: Content, state: Vec<Slot>, boot: u64) -> (Vec<u8>, Self) {
         let disk = Disk { synced: content.clone(), unsynced: Vec::new() };
         let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
             bytes.push(2);
             encode_disk(&disk, permutation, bytes);
-            number(bytes, applied);
+            encode_slots(&state, permutation, bytes);
             number(bytes, boot);
         };
         let (key, digests) = (key(id, write), digests(write));
         let member = Self {
             status: Status::Down,
-            slots: content.slots.clone(),
+            log: content.log.clone(),
             disk: disk.clone(),
             pending: 0,
-            applied,
-            floor: applied,
-            history: History::new(id, content, applied, boot),
+            state: state.clone(),
+            floor: index_of(&state),
+            history: History::new(id, content, state, boot),
             digests,
         };
         (key, member)
@@ -142,10 +145,10 @@ impl Member {
         };
         let member = Self {
             status: Status::Broken(why),
-            slots: before.slots.clone(),
+            log: before.log.clone(),
             disk: before.disk.clone(),
             pending: 0,
-            applied: before.applied,
+            state: before.state.clone(),
             floor: before.floor,
             history: before.history.clone(),
             digests: digests(write),
@@ -196,10 +199,15 @@ fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u
         image.election_elapsed as u64,
         image.pending_conf_index,
         renumber(permutation, image.transferee),
+        set(&image.voters, permutation),
+        set(&image.learners, permutation),
+        // 0 isn't the index of a snapshot.
+        image.snapshot_wanted.unwrap_or(0),
+        image.snapshot_offered.unwrap_or(0),
     ] {
         number(bytes, value);
     }
-    let mut known = [[0xffu8; 6]; MEMBERS];
+    let mut known = [[0xffu8; 7]; MEMBERS];
     for (id, granted) in &image.votes {
         known[permutation[*id as usize - 1]][0] = u8::from(*granted);
     }
@@ -215,6 +223,7 @@ fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u
             state,
             u8::from(peer.paused),
             u8::from(peer.recent_active),
+            peer.pending_snapshot as u8,
         ]);
     }
     bytes.extend(known.as_flattened());
@@ -227,20 +236,30 @@ fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u
             }
             number(bytes, renumber(permutation, read.from));
             number(bytes, read.index);
-            let acks = read.acks.iter().map(|id| 1u8 << renumber(permutation, *id));
-            bytes.push(acks.sum());
+            number(bytes, set(&read.acks, permutation));
         }
     }
 }
 
+/// A bit for each member.
+fn set(members: &BTreeSet<u64>, permutation: &[usize; MEMBERS]) -> u64 {
+    members.iter().map(|id| 1 << renumber(permutation, *id)).sum()
+}
+
+fn encode_slots(slots: &[Slot], permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+    slots.iter().for_each(|slot| bytes.extend(slot.code(permutation)));
+    bytes.push(0xff);
+}
+
+fn encode_entries(entries: &Entries, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+    number(bytes, entries.base);
+    number(bytes, entries.base_term);
+    encode_slots(&entries.slots, permutation, bytes);
+}
+
 fn encode_disk(disk: &Disk, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
-    bytes.push(0xff);
     let content = &disk.synced;
-    for slot in &content.slots {
-        number(bytes, slot.term);
-        bytes.push(slot.value);
-    }
-    bytes.push(0xff);
+    encode_entries(&content.log, permutation, bytes);
     for value in [content.term, renumber(permutation, content.vote), content.commit] {
         number(bytes, value);
     }
@@ -249,12 +268,15 @@ fn encode_disk(disk: &Disk, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>)
 }
 
 fn encode_record(record: &Record, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
-    let values = match *record {
-        Record::Entry(index, slot) => [1, index, slot.term, u64::from(slot.value)],
-        Record::InPlace(index, slot) => [2, index, slot.term, u64::from(slot.value)],
-        Record::State { term, vote, commit } => [3, term, renumber(permutation, vote), commit],
+    let (kind, index, [a, b]) = match *record {
+        Record::Entry(index, slot) => (1, index, slot.code(permutation)),
+        Record::InPlace(index, slot) => (2, index, slot.code(permutation)),
+        Record::State { term, vote, commit } => (3, commit, [term as u8, renumber(permutation, vote) as u8]),
+        Record::Reset(index, term) => (4, index, [term as u8, 0]),
     };
-    values.into_iter().for_each(|value| number(bytes, value));
+    number(bytes, kind);
+    number(bytes, index);
+    bytes.extend([a, b]);
 }
 
 fn encode_messages(messages: &[Message], permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {

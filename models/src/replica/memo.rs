@@ -12,11 +12,12 @@ use std::sync::{Mutex, Once, RwLock};
 
 use raft::eraftpb::Message;
 
-use super::disk::{Content, Disk, Slot};
+use super::disk::Content;
+use super::entry::{Slot, index_of};
 use super::member::{History, Member};
 use super::packet::{self, Packet, ReadContext};
 use super::shell::{Effect, Input, Mutant, Shell};
-use super::symmetry::PERMUTATIONS;
+use super::symmetry::IDENTITY;
 
 /// How far the effects of an input came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,9 @@ pub(super) struct Outcome {
     pub(super) sends: Vec<&'static Packet>,
     /// The terms in which the member became leader.
     pub(super) elected: Vec<u64>,
+    /// Entries applied, each with its index; all that a snapshot holds if one was installed.
     pub(super) applied: Vec<(u64, Slot)>,
+    pub(super) installed: bool,
     /// Reads asked for.
     pub(super) asked: Vec<ReadContext>,
     /// Reads answered, each with the index from which on the state will do.
@@ -94,9 +97,11 @@ impl Memo {
         }
     }
 
-    /// A member at its first start.
-    pub(super) fn newborn(&self, id: u64) -> &'static Member {
-        let history = History::new(id, Content::default(), 0, 1);
+    /// A member at its first start: a founder, or one that is yet to join.
+    pub(super) fn newborn(&self, id: u64, founders: usize) -> &'static Member {
+        let is_founder = id <= founders as u64;
+        let state = if is_founder { vec![Slot::founding(founders)] } else { Vec::new() };
+        let history = History::new(id, Content::behind(&state), state, 1);
         let (shell, _) = history.replay(self.mutant);
         self.intern(Member::running(&shell, history))
     }
@@ -134,19 +139,19 @@ impl Memo {
             Ok(done) => done,
             Err(why) => {
                 let member = self.intern(Member::broken(member, why));
-                return vec![self.outcome(Cut::Panicked, member, &[], &[], 0)];
+                return vec![self.outcome(Cut::Panicked, member, (member, &[], 0), &[], 0)];
             }
         };
         let term = shell.image().term;
         let done = self.intern(Member::running(&shell, history));
-        let mut outcomes = vec![self.outcome(Cut::Done, done, &effects, &[], term)];
+        let mut outcomes = vec![self.outcome(Cut::Done, done, (member, &effects, effects.len()), &[], term)];
         if self.stalls
             && !matches!(input, Input::Flush)
             && let Ok((shell, history, effects)) = run(true)
             && !shell.pending.is_empty()
         {
             let stalled = self.intern(Member::running(&shell, history));
-            outcomes.push(self.outcome(Cut::Stalled, stalled, &effects, &[], term));
+            outcomes.push(self.outcome(Cut::Stalled, stalled, (member, &effects, effects.len()), &[], term));
         }
         self.crashes(member, &effects, term, &mut outcomes);
         outcomes.dedup_by(|b, a| a.cut != Cut::Done && a.is_like(b) && a.elected == b.elected);
@@ -168,69 +173,98 @@ impl Memo {
 
     /// Power cuts between the effects, and while messages leave.
     fn crashes(&self, before: &Member, effects: &[Effect], term: u64, outcomes: &mut Vec<Outcome>) {
-        let (mut disk, mut applied) = (before.disk.clone(), before.applied);
+        let (mut disk, mut state, mut floor) = (before.disk.clone(), before.state.clone(), before.floor);
         for (at, effect) in effects.iter().enumerate() {
-            // Being elected shows only in what follows.
+            // Being elected or asked shows only in what follows.
             if at > 0 && !matches!(effects[at - 1], Effect::Elected(_) | Effect::Ask(_)) {
-                for down in self.survivors(before, &self.contents(&disk), applied) {
+                for down in self.survivors(before, &disk.survivors(), &state, floor) {
                     let cut = Cut::Crashed { effects: at, partly_sent: false };
-                    outcomes.push(self.outcome(cut, down, &effects[..at], &[], term));
+                    outcomes.push(self.outcome(cut, down, (before, effects, at), &[], term));
                 }
             }
             match effect {
                 Effect::Send(messages) => {
                     for partly in parts(messages) {
-                        for down in self.survivors(before, &self.contents(&disk), applied) {
+                        for down in self.survivors(before, &disk.survivors(), &state, floor) {
                             let cut = Cut::Crashed { effects: at, partly_sent: true };
-                            outcomes.push(self.outcome(cut, down, &effects[..at], &partly, term));
+                            outcomes.push(self.outcome(cut, down, (before, effects, at), &partly, term));
                         }
                     }
                 }
                 Effect::Write(records) => disk.write(records),
                 Effect::Sync => disk.sync(),
-                Effect::Apply(list) => applied = list.last().map_or(applied, |(index, _)| *index),
+                Effect::Apply(slots) => state.extend(slots),
+                Effect::Install(slots, is_durable) => {
+                    // What isn't durable leaves nothing behind if it is lost.
+                    floor = if *is_durable { index_of(slots) } else { 0 };
+                    state = slots.clone();
+                }
+                Effect::Keep => floor = index_of(&state),
+                Effect::Release(index) => disk.synced.log.release(*index),
                 Effect::Elected(_) | Effect::Ask(_) | Effect::Answer(..) => {}
             }
         }
     }
 
-    /// What a power cut may leave on a disk.
-    pub(super) fn contents(&self, disk: &Disk) -> Vec<Content> {
-        disk.survivors(self.mutant == Some(Mutant::TearFrames))
-    }
-
     /// The members that a power cut may leave of one whose state had got as far as that.
-    pub(super) fn survivors(&self, before: &Member, contents: &[Content], applied: u64) -> Vec<&'static Member> {
+    pub(super) fn survivors(
+        &self,
+        before: &Member,
+        contents: &[Content],
+        state: &[Slot],
+        floor: u64,
+    ) -> Vec<&'static Member> {
         let mut members = Vec::new();
-        let (id, floor, boot) = (before.id(), before.floor, before.history.next_boot());
+        let (id, boot) = (before.id(), before.history.next_boot());
         for content in contents {
-            members.push(self.intern(Member::down(id, content.clone(), floor, boot)));
-            if applied != floor {
-                members.push(self.intern(Member::down(id, content.clone(), applied, boot)));
+            let mut left = |state: &[Slot]| {
+                members.push(self.intern(Member::down(id, content.clone(), state.to_vec(), boot)));
+            };
+            left(&state[..floor as usize]);
+            if index_of(state) != floor {
+                left(state);
             }
         }
         members
     }
 
-    fn outcome(&self, cut: Cut, member: &'static Member, effects: &[Effect], more: &[Message], term: u64) -> Outcome {
+    /// What came of the first so many effects on a member.
+    fn outcome(
+        &self,
+        cut: Cut,
+        member: &'static Member,
+        (before, effects, count): (&Member, &[Effect], usize),
+        more: &[Message],
+        term: u64,
+    ) -> Outcome {
         let mut outcome = Outcome {
             cut,
             member,
             sends: Vec::new(),
             elected: Vec::new(),
             applied: Vec::new(),
+            installed: false,
             asked: Vec::new(),
             answered: Vec::new(),
             term,
         };
-        for effect in effects {
+        let mut applied = index_of(&before.state);
+        for effect in &effects[..count] {
             match effect {
                 Effect::Elected(term) => outcome.elected.push(*term),
-                Effect::Apply(list) => outcome.applied.extend(list),
+                Effect::Apply(slots) => {
+                    outcome.applied.extend((applied + 1..).zip(slots.iter().copied()));
+                    applied += index_of(slots);
+                }
+                Effect::Install(slots, _) => {
+                    outcome.installed = true;
+                    outcome.applied.extend((1..).zip(slots.iter().copied()));
+                    applied = index_of(slots);
+                }
                 Effect::Send(messages) => outcome.sends.extend(messages.iter().map(|m| self.packet(m))),
                 Effect::Ask(context) => outcome.asked.push(*context),
                 Effect::Answer(context, index) => outcome.answered.push((*context, *index)),
-                Effect::Write(_) | Effect::Sync => {}
+                Effect::Write(_) | Effect::Sync | Effect::Keep | Effect::Release(_) => {}
             }
         }
         outcome.sends.extend(more.iter().map(|m| self.packet(m)));
@@ -260,9 +294,9 @@ impl Memo {
         member
     }
 
-    fn packet(&self, message: &Message) -> &'static Packet {
+    pub(super) fn packet(&self, message: &Message) -> &'static Packet {
         let mut key = Vec::new();
-        packet::encode(message, &PERMUTATIONS[0], &mut key);
+        packet::encode(message, &IDENTITY, &mut key);
         let mut packets = lock(&self.packets);
         packets.entry(key).or_insert_with(|| Box::leak(Box::new(Packet::new(message.clone()))))
     }
@@ -281,7 +315,7 @@ impl Memo {
                 };
                 let (shell, history, effects) = self.run(detour, member, executed.input, false);
                 let reached = self.intern(Member::running(&shell, history));
-                let again = self.outcome(Cut::Done, reached, &effects, &[], 0);
+                let again = self.outcome(Cut::Done, reached, (member, &effects, effects.len()), &[], 0);
                 compared += 1;
                 different += usize::from(!again.is_like(&executed.outcomes[0]));
             }
@@ -322,9 +356,11 @@ fn input_key(input: Input) -> InputKey {
         Input::Beat => 3,
         Input::Flush => 4,
         Input::Read => 5,
+        Input::Compact => 6,
         Input::Propose(number) => 8 + usize::from(number),
         // No packet lies at the address of a number.
         Input::Transfer(to) => 0x400 + to as usize,
+        Input::Change(change, member) => 0x800 + ((change as usize) << 4 | member as usize),
         Input::Receive(packet) => address(packet),
     }
 }

@@ -4,6 +4,7 @@ use protobuf::Message as _;
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 
+use super::entry::{Slot, Value, repack, unpack};
 use super::member::Member;
 use super::symmetry::{Digests, MEMBERS, digests, renumber};
 
@@ -27,9 +28,9 @@ impl Packet {
         Self { message, digests }
     }
 
-    /// From whom to whom.
-    pub(super) fn link(&self) -> (u64, u64) {
-        (self.message.from, self.message.to)
+    /// What messages keep their order on: from whom to whom, and what becomes of snapshots apart from the rest.
+    pub(super) fn link(&self) -> (u64, u64, bool) {
+        (self.message.from, self.message.to, self.message.msg_type == MessageType::MsgSnapStatus)
     }
 }
 
@@ -77,8 +78,16 @@ pub(super) fn is_spent(message: &Message, receiver: &Member) -> bool {
         MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
             message.term < durable || message.term == durable && role != Some(StateRole::Leader)
         }
+        // Its sender knows nothing of it any more.
+        MessageType::MsgSnapStatus => role.is_none(),
         _ => false,
     }
+}
+
+/// What the sender of a snapshot learns: it was taken, or lost.
+pub(super) fn snapshot_status(snapshot: &Message, taken: bool) -> Message {
+    let (from, to) = (snapshot.to, snapshot.from);
+    Message { msg_type: MessageType::MsgSnapStatus, from, to, reject: !taken, ..Message::default() }
 }
 
 /// Writes a message as it would be if members had other numbers.
@@ -89,12 +98,18 @@ pub(super) fn encode(message: &Message, permutation: &[usize; MEMBERS], bytes: &
     if let Some(context) = ReadContext::parse(&message.context) {
         message.context = context.renumbered(permutation).into();
     }
-    if matches!(message.msg_type, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp) {
-        for entry in message.entries.iter_mut() {
-            if let Some(context) = ReadContext::parse(&entry.data) {
-                entry.data = context.renumbered(permutation).into();
-            }
+    for entry in message.entries.iter_mut() {
+        if let Some(context) = ReadContext::parse(&entry.data) {
+            entry.data = context.renumbered(permutation).into();
+        } else if let slot @ Slot { value: Value::Change(..), .. } = Slot::of(entry) {
+            entry.data = slot.code(permutation).to_vec().into();
         }
+    }
+    if message.msg_type == MessageType::MsgSnapshot {
+        let snapshot = message.mut_snapshot();
+        snapshot.data = repack(&unpack(&snapshot.data), permutation).into();
+        // It says the same.
+        snapshot.mut_metadata().clear_conf_state();
     }
     // Writing to memory fails only for unset required fields, which proto3 doesn't have.
     bytes.extend(message.write_length_delimited_to_bytes().unwrap_or_default());
@@ -114,12 +129,15 @@ pub(super) fn describe(message: &Message) -> String {
     match message.msg_type {
         MessageType::MsgAppend => {
             text += &format!(" after {}@{}", message.index, message.log_term);
-            let entries: Vec<String> =
-                message.entries.iter().map(|e| super::trace::slot(super::disk::Slot::of(e))).collect();
+            let entries: Vec<String> = message.entries.iter().map(|e| super::trace::slot(Slot::of(e))).collect();
             text += &format!(" [{}] commit {}", entries.join(" "), message.commit);
         }
         MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
             text += &format!(" log {}@{}", message.index, message.log_term);
+        }
+        MessageType::MsgSnapshot => {
+            let metadata = message.get_snapshot().get_metadata();
+            text += &format!(" of {}@{}", metadata.index, metadata.term);
         }
         MessageType::MsgHeartbeat => text += &format!(" commit {}", message.commit),
         MessageType::MsgAppendResponse => text += &format!(" index {}", message.index),

@@ -1,5 +1,6 @@
 //! What must hold in every state, and what must come about in some.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use raft::StateRole;
@@ -7,12 +8,10 @@ use stateright::Property;
 
 use super::Bounds;
 use super::cluster::{Cluster, State};
-use super::disk::Slot;
-use super::member::Status;
+use super::disk::Entries;
+use super::entry::{Slot, Value, conf_state};
+use super::member::{Member, Status};
 use super::symmetry::MEMBERS;
-
-/// Members whose disks make a majority.
-const MAJORITY: usize = MEMBERS / 2 + 1;
 
 pub(super) const ONE_LEADER: &str = "a term has one leader";
 pub(super) const LOGS_MATCH: &str = "logs that share an entry share all before it";
@@ -20,6 +19,7 @@ pub(super) const LEADER_COMPLETE: &str = "a later leader has all that was commit
 pub(super) const ONE_HISTORY: &str = "members commit and apply the same entries";
 pub(super) const DURABLE: &str = "what is committed is durable on a majority";
 pub(super) const TERMS_ASCEND: &str = "terms never decrease along a log";
+pub(super) const CONFIGURED: &str = "who votes is who the state says";
 pub(super) const NO_PANIC: &str = "no member panics";
 pub(super) const READS: &str = "a read sees all that was committed before it";
 
@@ -27,6 +27,8 @@ pub(super) const COMMITS: &str = "a proposal is committed";
 pub(super) const ALL_APPLY: &str = "every member applies every proposal";
 pub(super) const SUCCESSION: &str = "a leader follows on the one that committed";
 pub(super) const REPLACED: &str = "an entry waits to be replaced by a committed one";
+pub(super) const INSTALLED: &str = "a member takes a snapshot";
+pub(super) const CHANGED: &str = "a change of members is applied by all that remain";
 pub(super) const READ_ELSEWHERE: &str = "a follower answers a read";
 
 /// The properties; each finding is told once, with the first way to it.
@@ -38,6 +40,7 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
         Property::always(ONE_HISTORY, |all, state: &State| !state.promises.diverged || !all.found.first(3)),
         Property::always(DURABLE, |all, state: &State| durable(state) || !all.found.first(4)),
         Property::always(TERMS_ASCEND, |all, state: &State| terms_ascend(state) || !all.found.first(5)),
+        Property::always(CONFIGURED, |all, state: &State| configured(state) || !all.found.first(15)),
         Property::always(NO_PANIC, |all, state: &State| no_panic(state) || !all.found.first(6)),
         Property::always(READS, |all, state: &State| !state.promises.stale_read || !all.found.first(11)),
         Property::sometimes(COMMITS, |all, state: &State| !all.found.yet(7) && commits(state) && all.found.first(7)),
@@ -56,12 +59,22 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
             !all.found.yet(12) && state.promises.read_elsewhere && all.found.first(12)
         }));
     }
+    if bounds.compactions > 0 || bounds.founders < MEMBERS {
+        properties.push(Property::sometimes(INSTALLED, |all, state: &State| {
+            !all.found.yet(13) && state.promises.installed && all.found.first(13)
+        }));
+    }
+    if bounds.changes > 0 {
+        properties.push(Property::sometimes(CHANGED, |all, state: &State| {
+            !all.found.yet(14) && changed(state) && all.found.first(14)
+        }));
+    }
     properties
 }
 
 /// What was found already. stateright would replace each finding by later ones, with longer ways to them.
 #[derive(Debug, Default)]
-pub(super) struct Found([AtomicBool; 13]);
+pub(super) struct Found([AtomicBool; 16]);
 
 impl Found {
     fn yet(&self, property: usize) -> bool {
@@ -74,20 +87,23 @@ impl Found {
 }
 
 /// Logs in memory and on disk.
-fn logs(state: &State) -> impl Iterator<Item = &[Slot]> {
-    state.members.iter().flat_map(|member| [member.slots.as_slice(), member.disk.synced.slots.as_slice()])
+fn logs(state: &State) -> impl Iterator<Item = &Entries> {
+    state.members.iter().flat_map(|member| [&member.log, &member.disk.synced.log])
 }
 
 /// Who believes to lead: term and log.
-fn leaders(state: &State) -> impl Iterator<Item = (u64, &[Slot])> {
+fn leaders(state: &State) -> impl Iterator<Item = (u64, &Entries)> {
     state.members.iter().filter_map(|member| {
         let image = member.image().filter(|image| image.role == StateRole::Leader)?;
-        Some((image.term, member.slots.as_slice()))
+        Some((image.term, &member.log))
     })
 }
 
 fn terms_ascend(state: &State) -> bool {
-    logs(state).all(|log| log.is_sorted_by_key(|slot| slot.term))
+    logs(state).all(|log| {
+        let first = log.slots.first().map_or(log.base_term, |slot| slot.term);
+        log.base_term <= first && log.slots.is_sorted_by_key(|slot| slot.term)
+    })
 }
 
 fn no_panic(state: &State) -> bool {
@@ -95,46 +111,88 @@ fn no_panic(state: &State) -> bool {
 }
 
 fn logs_match(state: &State) -> bool {
-    let agree = |a: &[Slot], b: &[Slot]| {
-        let last = a.iter().zip(b).rposition(|(a, b)| a.term == b.term);
-        last.is_none_or(|last| a[..=last] == b[..=last])
+    let agree = |a: &Entries, b: &Entries| {
+        let both = a.base.max(b.base) + 1..=a.last().min(b.last());
+        let same_term = |index: &u64| a.get(*index).map(|slot| slot.term) == b.get(*index).map(|slot| slot.term);
+        let last = both.clone().rev().find(same_term);
+        last.is_none_or(|last| (*both.start()..=last).all(|index| a.get(index) == b.get(index)))
     };
-    let logs: Vec<&[Slot]> = logs(state).collect();
+    let logs: Vec<&Entries> = logs(state).collect();
     (0..logs.len()).all(|at| logs[..at].iter().all(|other| agree(logs[at], other)))
+}
+
+/// What is committed, with its index and the latest term in which it can have become so.
+fn committed(state: &State) -> impl Iterator<Item = (u64, Slot, u64)> {
+    let committed = state.promises.committed.iter().enumerate();
+    committed.map(|(at, (slot, term))| (at as u64 + 1, *slot, *term))
 }
 
 fn leader_complete(state: &State) -> bool {
     leaders(state).all(|(term, log)| {
-        let mut committed = state.promises.committed.iter().enumerate();
-        committed.all(|(at, (slot, in_term))| term <= *in_term || log.get(at) == Some(slot))
+        let mut committed = committed(state);
+        // What is before the log was applied, and compared then.
+        committed.all(|(index, slot, in_term)| term <= in_term || index <= log.base || log.get(index) == Some(slot))
     })
 }
 
+/// Voters that lack something committed can't elect anybody without one that has it.
 fn durable(state: &State) -> bool {
-    state.promises.committed.iter().enumerate().all(|(at, (slot, _))| {
-        let holds = state.members.iter().filter(|member| member.disk.synced.slots.get(at) == Some(slot));
-        holds.count() >= MAJORITY
+    let voters = state.promises.conf_state().voters;
+    let majority = voters.len() / 2 + 1;
+    committed(state).all(|(index, slot, _)| {
+        let lacks = |id: &&u64| {
+            let member = state.members[**id as usize - 1];
+            index > member.floor && member.disk.synced.log.get(index) != Some(slot)
+        };
+        voters.iter().filter(lacks).count() < majority
     })
+}
+
+fn configured(state: &State) -> bool {
+    state.members.iter().all(|member| {
+        let Some(image) = member.image() else { return true };
+        let conf = conf_state(&member.state);
+        let same = |ids: &[u64], set: &BTreeSet<u64>| ids.len() == set.len() && ids.iter().all(|id| set.contains(id));
+        same(&conf.voters, &image.voters) && same(&conf.learners, &image.learners)
+    })
+}
+
+fn is_proposal(slot: Slot) -> bool {
+    matches!(slot.value, Value::Proposal(_))
 }
 
 fn commits(state: &State) -> bool {
-    state.promises.committed.iter().any(|(slot, _)| slot.value != 0)
+    committed(state).any(|(_, slot, _)| is_proposal(slot))
 }
 
 fn succession(state: &State) -> bool {
-    let mut committed = state.promises.committed.iter().filter(|(slot, _)| slot.value != 0);
-    committed.any(|(_, in_term)| leaders(state).any(|(term, _)| term > *in_term))
+    let mut committed = committed(state).filter(|(_, slot, _)| is_proposal(*slot));
+    committed.any(|(_, _, in_term)| leaders(state).any(|(term, _)| term > in_term))
 }
 
 fn replaced(state: &State) -> bool {
-    let committed = &state.promises.committed;
-    logs(state).any(|log| log.iter().zip(committed).any(|(slot, (known, _))| slot != known))
+    let differs = |log: &Entries| {
+        let mut committed = committed(state);
+        committed.any(|(index, slot, _)| log.get(index).is_some_and(|own| own != slot))
+    };
+    logs(state).any(differs)
+}
+
+/// The members of the latest configuration.
+fn belonging(state: &State) -> impl Iterator<Item = &'static Member> {
+    let conf = state.promises.conf_state();
+    conf.voters.into_iter().chain(conf.learners).map(|id| state.members[id as usize - 1])
 }
 
 fn all_apply(cluster: &Cluster, state: &State) -> bool {
     let proposals = usize::from(cluster.bounds.proposals);
-    state.members.iter().all(|member| {
-        let applied = member.slots.iter().take(member.applied as usize);
-        member.image().is_some() && applied.filter(|slot| slot.value != 0).count() == proposals
+    belonging(state).all(|member| {
+        member.image().is_some() && member.state.iter().filter(|slot| is_proposal(**slot)).count() == proposals
     })
+}
+
+fn changed(state: &State) -> bool {
+    let is_change = |slot: &Slot| matches!(slot.value, Value::Change(..));
+    let applied = |member: &Member| member.image().is_some() && member.state.len() == state.promises.committed.len();
+    committed(state).any(|(_, slot, _)| is_change(&slot)) && belonging(state).all(applied)
 }

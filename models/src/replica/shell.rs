@@ -1,15 +1,16 @@
 //! A running member: the production replica with a modelled disk and state machine.
 //!
 //! Does what the threads of `store/server/src/engine` do with a step, and writes down the
-//! effects in the order in which they happen: messages of `now` leave, committed entries are
-//! applied, all that waits for the disk is written at once, synced if any of it asks for
-//! that, and only then `after` leaves and the replica is told. A power cut may fall
-//! between any two effects.
+//! effects in the order in which they happen: messages of `now` leave, a snapshot's state is
+//! installed, committed entries are applied, all that waits for the disk is written at once,
+//! synced if any of it asks for that, and only then `after` leaves and the replica is told. A
+//! power cut may fall between any two effects.
 
-use raft::eraftpb::Message;
-use store_core::replica::{Image, Replica, Step, Timing};
+use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use store_core::replica::{Image, Persist, Replica, Step, Timing};
 
-use super::disk::{Disk, Record, Slot, records};
+use super::disk::{Disk, Entries, Record, records, state_record};
+use super::entry::{self, Change, Slot, index_of};
 use super::member::History;
 use super::packet::{Packet, ReadContext};
 
@@ -30,8 +31,12 @@ pub(crate) enum Mutant {
     ReadAlone,
     /// A member that starts again tells its reads from new ones by nothing.
     SameBoot,
-    /// Records are checksummed one by one: a power cut keeps entries without the term they came in.
-    TearFrames,
+    /// A single voter that stands lets its messages leave before its term is durable.
+    LeadBeforeDurable,
+    /// A member that starts again knows the founders alone, not who came and went since.
+    OldMembers,
+    /// The log begins anew behind a snapshot whose state isn't durable yet.
+    InstallUnsynced,
 }
 
 /// A member keeps to its leader for so many ticks.
@@ -54,6 +59,10 @@ pub(super) enum Input {
     Read,
     /// An administrator asks the leader to hand over to a member.
     Transfer(u64),
+    /// An administrator asks the leader for a change of members.
+    Change(Change, u64),
+    /// The state is made durable, and the log forgets what it holds.
+    Compact,
     /// A message arrives.
     Receive(&'static Packet),
     /// The disk catches up.
@@ -67,7 +76,14 @@ pub(super) enum Effect {
     Send(Vec<Message>),
     Write(Vec<Record>),
     Sync,
-    Apply(Vec<(u64, Slot)>),
+    /// These entries, which follow on what was applied before.
+    Apply(Vec<Slot>),
+    /// A snapshot's state replaces the own one: durably, but for a mutant.
+    Install(Vec<Slot>, bool),
+    /// What was applied is durable.
+    Keep,
+    /// The log's files forget the entries up to an index.
+    Release(u64),
     /// A read was asked for.
     Ask(ReadContext),
     /// A read may be answered from the state at the index or later.
@@ -77,6 +93,8 @@ pub(super) enum Effect {
 /// A step whose persistence is on its way.
 pub(super) struct Pending {
     number: u64,
+    /// It leads this term once it is durable: nobody else was asked.
+    pub(super) elected: Option<u64>,
     pub(super) records: Vec<Record>,
     pub(super) sync: bool,
     pub(super) after: Vec<Message>,
@@ -90,25 +108,29 @@ pub(super) struct Shell {
     /// In the order in which the disk is asked for it.
     pub(super) pending: Vec<Pending>,
     /// What the state machine has applied.
-    pub(super) applied: u64,
-    /// What it has durably applied: a power cut leaves it somewhere from here to `applied`.
+    pub(super) state: Vec<Slot>,
+    /// How much of it is durable: a power cut leaves it there, or where it is.
     pub(super) floor: u64,
+    /// Handed out last.
+    hard_state: HardState,
 }
 
 impl Shell {
     /// Starts a member from what its disk holds.
     pub(super) fn start(history: &History, mutant: Option<Mutant>, effects: &mut Vec<Effect>) -> Self {
-        let History { id, ref content, applied, boot, .. } = *history;
-        let log = content.open(applied, mutant == Some(Mutant::CommitBehind));
+        let History { id, boot, ref content, ref state, .. } = *history;
+        let content = content.clone().opened(state, mutant == Some(Mutant::CommitBehind));
+        let log = content.to_log(if mutant == Some(Mutant::OldMembers) { &state[..state.len().min(1)] } else { state });
         let timing = Timing::fixed(ELECTION_TICKS, 1, CAMPAIGN_TICKS);
         let boot = if mutant == Some(Mutant::SameBoot) { 1 } else { boot };
         let mut shell = Self {
-            replica: Replica::new(id, boot, timing, applied, log),
+            hard_state: log.hard_state().clone(),
+            replica: Replica::new(id, boot, timing, index_of(state), log),
             mutant,
-            disk: Disk { synced: content.clone(), unsynced: Vec::new() },
+            disk: Disk { synced: content, unsynced: Vec::new() },
             pending: Vec::new(),
-            applied,
-            floor: applied,
+            floor: index_of(state),
+            state: state.clone(),
         };
         shell.carry_out(false, effects);
         shell
@@ -121,13 +143,58 @@ impl Shell {
             Input::Wait => self.tick_until(ELECTION_TICKS),
             Input::Beat => self.replica.tick(),
             // Refused only without a leader; a leader alone is asked.
-            Input::Propose(number) => drop(self.replica.propose(vec![number])),
+            Input::Propose(number) => {
+                let _ = self.replica.propose(vec![number]);
+            }
             Input::Read => self.read(effects),
             Input::Transfer(to) => self.replica.transfer_to(to),
-            Input::Receive(packet) => self.replica.receive(packet.message.clone()),
+            // Refused while an earlier change isn't applied.
+            Input::Change(change, member) => {
+                let _ = self.replica.propose_members(&entry::to_conf_change(change, member));
+            }
+            Input::Compact => self.compact(effects),
+            Input::Receive(packet) => self.receive(&packet.message),
             Input::Flush => {}
         }
         self.carry_out(stall, effects);
+        self.offer_snapshot(effects);
+    }
+
+    fn receive(&mut self, message: &Message) {
+        match message.msg_type {
+            // What the transport of snapshots tells their sender.
+            MessageType::MsgSnapStatus => self.replica.snapshot_sent(message.from, !message.reject),
+            _ => self.replica.receive(message.clone()),
+        }
+    }
+
+    fn keep(&mut self, effects: &mut Vec<Effect>) {
+        if self.floor < index_of(&self.state) {
+            self.floor = index_of(&self.state);
+            effects.push(Effect::Keep);
+        }
+    }
+
+    fn compact(&mut self, effects: &mut Vec<Effect>) {
+        self.keep(effects);
+        self.replica.compact_log(self.floor);
+        // The log in memory keeps an entry at least; the files are cut in larger pieces.
+        let base = self.entries().base;
+        self.disk.synced.log.release(base);
+        effects.push(Effect::Release(base));
+    }
+
+    /// As the owner does at a tick: a peer needs a copy of the state.
+    fn offer_snapshot(&mut self, effects: &mut Vec<Effect>) {
+        if self.replica.wanted_snapshot().is_none() {
+            return;
+        }
+        self.keep(effects);
+        let mut snapshot = Snapshot { data: entry::pack(&self.state).into(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (index_of(&self.state), entry::term_of(&self.state));
+        metadata.set_conf_state(entry::conf_state(&self.state));
+        self.replica.offer_snapshot(snapshot);
     }
 
     fn read(&mut self, effects: &mut Vec<Effect>) {
@@ -160,24 +227,35 @@ impl Shell {
         }
     }
 
-    fn hand_out(&mut self, step: Step, effects: &mut Vec<Effect>) {
-        if step.leader.is_some_and(|(_, is_self)| is_self) {
-            effects.push(Effect::Elected(self.replica.term()));
+    fn hand_out(&mut self, mut step: Step, effects: &mut Vec<Effect>) {
+        let mut elected = step.leader.filter(|(_, is_self)| *is_self).map(|_| self.replica.term());
+        // A single voter stands and wins in one step: until that is durable nothing of it leaves, and a power cut undoes it.
+        let (durable, early) = (self.disk.synced.term, self.mutant == Some(Mutant::LeadBeforeDurable));
+        if let Some(term) = elected.take_if(|term| *term <= durable || early) {
+            effects.push(Effect::Elected(term));
+            if early {
+                step.now.append(&mut step.after);
+            }
         }
         if !step.now.is_empty() {
             effects.push(Effect::Send(step.now));
         }
-        if let Some(last) = step.apply.last().map(|entry| entry.index) {
-            effects.push(Effect::Apply(step.apply.iter().map(|entry| (entry.index, Slot::of(entry))).collect()));
-            self.replica.applied(last);
-            self.applied = last;
+        if let Some(hard_state) = &step.persist.hard_state {
+            self.hard_state = hard_state.clone();
         }
+        if let Some(snapshot) = &step.persist.snapshot {
+            self.state = entry::unpack(&snapshot.data);
+            let is_durable = self.mutant != Some(Mutant::InstallUnsynced);
+            self.floor = if is_durable { index_of(&self.state) } else { 0 };
+            effects.push(Effect::Install(self.state.clone(), is_durable));
+        }
+        self.apply(&step.apply, effects);
         for read in &step.reads {
             if let Some(context) = ReadContext::parse(&read.request_ctx) {
                 effects.push(Effect::Answer(context, read.index));
             }
         }
-        let mut records = records(&step.persist);
+        let mut records = self.records_of(&step.persist);
         for record in &mut records {
             match (self.mutant, &record) {
                 (Some(Mutant::LoseVote), Record::State { term, commit, .. }) => {
@@ -192,19 +270,46 @@ impl Shell {
         }
         // With nothing to write and nothing to send the disk's turn would change nothing.
         if !records.is_empty() || !step.after.is_empty() || !self.pending.is_empty() {
-            self.pending.push(Pending { number: step.number, records, sync: step.persist.sync, after: step.after });
+            self.pending.push(Pending {
+                number: step.number,
+                elected,
+                records,
+                sync: step.persist.sync,
+                after: step.after,
+            });
         }
+    }
+
+    fn apply(&mut self, entries: &[Entry], effects: &mut Vec<Effect>) {
+        let Some(last) = entries.last() else { return };
+        let slots: Vec<Slot> = entries.iter().map(Slot::of).collect();
+        self.state.extend(&slots);
+        effects.push(Effect::Apply(slots));
+        for entry in entries.iter().filter(|entry| entry.get_entry_type() == EntryType::EntryConfChange) {
+            self.replica.members_changed(&entry::conf_change(entry));
+        }
+        self.replica.applied(last.index);
+    }
+
+    fn records_of(&self, persist: &Persist) -> Vec<Record> {
+        let Some(snapshot) = &persist.snapshot else { return records(persist) };
+        assert!(persist.entries.is_empty(), "the log thread begins anew behind a snapshot and writes nothing else");
+        let metadata = snapshot.get_metadata();
+        vec![Record::Reset(metadata.index, metadata.term), state_record(&self.hard_state)]
     }
 
     /// One turn of the log thread: all that waits, in one write and at most one sync.
     fn flush(&mut self, effects: &mut Vec<Effect>) {
         let (mut records, mut after, mut sync, mut number) = (Vec::new(), Vec::new(), false, 0);
+        let mut elected = Vec::new();
         for step in std::mem::take(&mut self.pending) {
+            elected.extend(step.elected);
             records.extend(step.records);
             after.extend(step.after);
             sync |= step.sync;
             number = step.number;
         }
+        let elected = elected.into_iter().map(Effect::Elected);
         let send = (!after.is_empty()).then_some(Effect::Send(after));
         let early = self.mutant == Some(Mutant::ReplyBeforeDurable);
         if early {
@@ -218,6 +323,7 @@ impl Shell {
             self.disk.sync();
             effects.push(Effect::Sync);
         }
+        effects.extend(elected);
         if !early {
             effects.extend(send);
         }
@@ -229,7 +335,10 @@ impl Shell {
     }
 
     /// The log in memory, as production reads it.
-    pub(super) fn slots(&self) -> Vec<Slot> {
-        self.replica.log().entries().map(Slot::of).collect()
+    pub(super) fn entries(&self) -> Entries {
+        let (log, (first, _)) = (self.replica.log(), self.replica.log_range());
+        let base = first - 1;
+        let base_term = raft::Storage::term(log, base).unwrap_or(0);
+        Entries { base, base_term, slots: log.entries().map(Slot::of).collect() }
     }
 }

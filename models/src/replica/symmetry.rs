@@ -1,6 +1,6 @@
 //! States that differ only in who is who count once.
 //!
-//! All members begin alike, so a behaviour stays one if their numbers are exchanged.
+//! Members treat each other's numbers as names alone, so a behaviour stays one if they are exchanged.
 //! Everything that holds numbers is digested under each of the six exchanges; a state's
 //! fingerprint is the least of its six sums.
 
@@ -12,6 +12,9 @@ pub(super) const MEMBERS: usize = 3;
 /// The exchanges: `PERMUTATIONS[p][at]` is the place that the member at `at` gets.
 pub(super) const PERMUTATIONS: [[usize; MEMBERS]; 6] =
     [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+/// Nobody is exchanged.
+pub(super) const IDENTITY: [usize; MEMBERS] = PERMUTATIONS[0];
 
 /// One digest for each exchange.
 pub(super) type Digests = [u64; PERMUTATIONS.len()];

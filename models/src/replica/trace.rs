@@ -3,7 +3,8 @@
 use raft::eraftpb::Message;
 
 use super::cluster::{Action, Cluster, State};
-use super::disk::{Content, Record, Slot};
+use super::disk::{Content, Entries, Record};
+use super::entry::{Change, Slot, Value};
 use super::member::{Member, Status};
 use super::memo::Cut;
 use super::packet::describe;
@@ -39,19 +40,21 @@ fn step(cluster: &Cluster, number: usize, state: &State, action: &Action, lines:
             effects(cluster, state.members[at], Input::Flush, outcome.cut, outcome.member, lines);
         }
         Action::Take { at, input, outcome, .. } => {
-            let what = match input {
+            let text = match input {
                 Input::Timeout => "waited in vain for a leader".to_owned(),
                 Input::Wait => "no longer keeps to its leader".to_owned(),
                 Input::Beat => "leads on for a tick".to_owned(),
-                Input::Propose(number) => format!("is asked for {}", value(number)),
+                Input::Propose(number) => format!("is asked for {}", what(Value::Proposal(number))),
                 Input::Read => "is asked for a read".to_owned(),
+                Input::Change(change, id) => format!("is asked for {}", what(Value::Change(change, id))),
+                Input::Compact => "cuts its log".to_owned(),
                 Input::Transfer(to) => format!("is asked to hand over to {to}"),
                 Input::Receive(packet) => {
                     format!("receives from {}: {}", packet.message.from, describe(&packet.message))
                 }
                 Input::Flush => "has a disk that catches up".to_owned(),
             };
-            lines.push(format!("{number:4}.  member {} {what}", at + 1));
+            lines.push(format!("{number:4}.  member {} {text}", at + 1));
             effects(cluster, state.members[at], input, outcome.cut, outcome.member, lines);
         }
     }
@@ -95,10 +98,10 @@ fn describe_effect(effect: &Effect) -> Vec<String> {
         Effect::Sync => vec!["       syncs".to_owned()],
         Effect::Ask(_) => Vec::new(),
         Effect::Answer(_, index) => vec![format!("       answers the read from index {index} on")],
-        Effect::Apply(list) => {
-            let list: Vec<String> = list.iter().map(|(index, s)| format!("{index}={}", slot(*s))).collect();
-            vec![format!("       applies {}", list.join(" "))]
-        }
+        Effect::Apply(slots) => vec![format!("       applies {}", list(slots))],
+        Effect::Install(slots, _) => vec![format!("       installs the state {}", list(slots))],
+        Effect::Keep => vec!["       makes its state durable".to_owned()],
+        Effect::Release(index) => vec![format!("       forgets entries up to {index}")],
     }
 }
 
@@ -109,33 +112,43 @@ fn routed(message: &Message) -> String {
 fn record(record: &Record) -> String {
     match record {
         Record::Entry(index, s) | Record::InPlace(index, s) => format!("{index}={}", slot(*s)),
+        Record::Reset(index, term) => format!("a new log behind {index}@{term}"),
         Record::State { term, vote, commit } => format!("term {term} vote {vote} commit {commit}"),
     }
 }
 
-fn value(number: u8) -> char {
-    char::from(b'a' + number - 1)
-}
-
-/// An entry: the proposal's letter, or `-` for an empty one, and its term.
-pub(super) fn slot(slot: Slot) -> String {
-    match slot.value {
-        0 => format!("-@{}", slot.term),
-        number => format!("{}@{}", value(number), slot.term),
+/// A letter for a proposal, `-` for nothing, `+3`, `^3` and `−3` for adding, promoting and removing a member.
+fn what(value: Value) -> String {
+    match value {
+        Value::Nothing => "-".to_owned(),
+        Value::Proposal(number) => char::from(b'a' + number - 1).to_string(),
+        Value::Change(Change::AddLearner, id) => format!("+{id}"),
+        Value::Change(Change::Promote, id) => format!("^{id}"),
+        Value::Change(Change::Remove, id) => format!("−{id}"),
+        Value::Founding(_) => "founding".to_owned(),
     }
 }
 
-fn log(slots: &[Slot]) -> String {
+/// An entry and its term.
+pub(super) fn slot(slot: Slot) -> String {
+    format!("{}@{}", what(slot.value), slot.term)
+}
+
+fn list(slots: &[Slot]) -> String {
     let slots: Vec<String> = slots.iter().map(|s| slot(*s)).collect();
-    format!("[{}]", slots.join(" "))
+    slots.join(" ")
+}
+
+fn log(entries: &Entries) -> String {
+    format!("{}@{} [{}]", entries.base, entries.base_term, list(&entries.slots))
 }
 
 fn disk(content: &Content) -> String {
-    format!("{} term {} vote {} commit {}", log(&content.slots), content.term, content.vote, content.commit)
+    format!("{} term {} vote {} commit {}", log(&content.log), content.term, content.vote, content.commit)
 }
 
 fn left(member: &Member) -> String {
-    format!("its disk holds {}, its state applied {}", disk(&member.disk.synced), member.applied)
+    format!("its disk holds {}, its state applied {}", disk(&member.disk.synced), member.state.len())
 }
 
 fn member(member: &Member) -> String {
@@ -145,9 +158,9 @@ fn member(member: &Member) -> String {
             "member {id}: {:?} term {} log {} commit {} applied {}; disk {}",
             image.role,
             image.term,
-            log(&member.slots),
+            log(&member.log),
             image.committed,
-            member.applied,
+            member.state.len(),
             disk(&member.disk.synced)
         ),
         Status::Down => format!("member {id}: down; {}", left(member)),
