@@ -25,6 +25,7 @@ mod tests;
 mod tokens;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -162,6 +163,8 @@ pub(crate) enum End {
     Removed,
     /// Its folder isn't the one that it had.
     Wiped,
+    /// One of its threads panicked.
+    Panicked(&'static str),
 }
 
 /// The engine, as the rest of the member sees it.
@@ -365,9 +368,8 @@ impl Running {
     /// Waits for the threads to end, after the owner was told to stop.
     pub(crate) fn join(self) {
         for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("an engine thread panicked");
-            }
+            // Its panic was caught and told of.
+            let _ = thread.join();
         }
     }
 }
@@ -396,8 +398,18 @@ pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken
     let Opened { engine, receiver, replica, wal, timing, .. } = opened;
     let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
     let (to_state, state_inbox) = sync_channel(1024);
-    let spawn =
-        |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    // Without one of them the member would neither work nor end: it ends, and says why.
+    let (ending, cancelled) = (engine.clone(), shutdown.clone());
+    let spawn = |name: &'static str, work: Box<dyn FnOnce() + Send>| {
+        let (ending, cancelled) = (ending.clone(), cancelled.clone());
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+                ending.ended.send_replace(Some(End::Panicked(name)));
+                ending.fail_waiting(RequestError::Stopped);
+                cancelled.cancel();
+            }
+        })
+    };
     let log_thread = {
         let (engine, peers) = (engine.clone(), peers.clone());
         spawn("store-log", Box::new(move || persist::run(&engine, &peers, wal, &log_inbox)))?

@@ -73,6 +73,12 @@ pub enum ServeError {
         "this member was removed from the cluster; to join again, add it as a new member and start it with an empty folder"
     )]
     Removed,
+    /// A bug.
+    #[error(
+        "the thread {0} panicked, for the reason that stands before this line: this is a bug; what was acknowledged is \
+         on disk, the member may be started again"
+    )]
+    Panicked(&'static str),
     /// Its folder was lost, and others count on what was in it.
     #[error(
         "this folder isn't the one that member {0:x} had: votes and entries that it had acknowledged are lost; \
@@ -172,6 +178,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         None => Ok(()),
         Some(engine::End::Storage(why)) => Err(ServeError::Storage(why)),
         Some(engine::End::Diverged) => Err(ServeError::Diverged),
+        Some(engine::End::Panicked(thread)) => Err(ServeError::Panicked(thread)),
         Some(engine::End::Removed) => Err(ServeError::Removed),
         Some(engine::End::Wiped) => Err(ServeError::Wiped(identity.id)),
     }

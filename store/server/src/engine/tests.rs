@@ -73,3 +73,19 @@ async fn requests_under_way_are_bounded_in_bytes() {
     assert_eq!(alone.engine.waiting_bytes.available_permits(), WAITING_BYTES_MAX);
     alone.stop().await;
 }
+
+/// raft refuses to lose its last voter, which a state never lets happen: the panic ends the member, and nobody waits for ever.
+#[tokio::test]
+async fn a_member_ends_when_a_thread_panics() {
+    let alone = Alone::started().await;
+    assert!(alone.put("a".to_owned(), "1").await.is_ok());
+    let mut ended = alone.engine.ended.subscribe();
+    let mut change = ConfChange { node_id: alone.engine.id, ..ConfChange::default() };
+    change.set_change_type(raft::eraftpb::ConfChangeType::RemoveNode);
+    let members = alone.engine.members().borrow().clone();
+    alone.engine.tell(Input::Members { change: Some(Box::new(change)), members: Box::new(members) });
+    let why = ended.wait_for(Option::is_some).await.expect("an end").clone();
+    assert!(matches!(why, Some(End::Panicked("store-raft"))), "{why:?}");
+    assert!(alone.put("b".to_owned(), "2").await.is_err());
+    alone.stop().await;
+}
