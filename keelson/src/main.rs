@@ -4,6 +4,7 @@
 
 mod agent;
 mod image;
+mod logging;
 mod pki;
 mod server;
 mod status;
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
         arguments.insert(1, "store".to_owned());
     }
     match read(store_args::go_flags(arguments)).and_then(|(cli, words)| run(cli, &words)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("keelson: {error:#}");
             ExitCode::FAILURE
@@ -114,14 +115,6 @@ fn read(arguments: Vec<String>) -> Result<(Cli, Vec<String>)> {
     Ok((cli, words))
 }
 
-/// What is logged where `KEELSON_LOG` doesn't say.
-fn log_level(command: &Command) -> &str {
-    match command {
-        Command::Store(args) => &args.log_level,
-        _ => "info",
-    }
-}
-
 /// mimalloc's switch for touching arenas in advance. With it on, the kernel backs a small process's heap
 /// with huge pages: 12 MB where a member of an idle store needs 2 MB.
 const EAGER_COMMIT: &str = "MIMALLOC_ARENA_EAGER_COMMIT";
@@ -138,25 +131,54 @@ fn with_lazy_memory() -> anyhow::Error {
     anyhow::Error::new(error).context(format!("running {}", own.display()))
 }
 
-fn run(cli: Cli, words: &[String]) -> Result<()> {
-    if let Command::Supervised { parent, command } = &cli.command {
-        return up::supervise::become_supervised(*parent, command);
-    }
-    if matches!(cli.command, Command::Up(_)) && std::env::var_os(EAGER_COMMIT).is_none() {
-        return Err(with_lazy_memory());
-    }
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KEELSON_LOG")
-        .unwrap_or_else(|_| format!("{},kube_client=off", log_level(&cli.command)).into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
-    words.iter().for_each(|word| tracing::warn!("{word}"));
-    // `up` binds its children to the thread that starts them: it must be the main thread, which lives longest.
-    let runtime = match &cli.command {
-        Command::Server(_) | Command::Store(_) | Command::Agent(_) | Command::Bench { .. } => {
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+fn run(cli: Cli, words: &[String]) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Supervised { parent, command } => {
+            return up::supervise::become_supervised(*parent, command).map(|()| ExitCode::SUCCESS);
         }
-        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-    };
-    runtime.context("starting the runtime")?.block_on(dispatch(cli.command))
+        Command::Up(_) if std::env::var_os(EAGER_COMMIT).is_none() => return Err(with_lazy_memory()),
+        _ => {}
+    }
+    match cli.command {
+        Command::Store(args) if args.tool.is_none() => member(*args, words),
+        command => {
+            logging::begin("info", logging::Format::Console, &["stderr".to_owned()])?;
+            words.iter().for_each(|word| tracing::warn!("{word}"));
+            runtime(&command)?.block_on(dispatch(command)).map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs a member of the store; settings that can't work are told as text, whatever the form of the log.
+fn member(args: store_args::StoreArgs, words: &[String]) -> Result<ExitCode> {
+    let (level, format, outputs) = (args.log_level.clone(), args.log_format, args.log_outputs.clone());
+    let config = args.into_config()?;
+    logging::begin(&level, format, &outputs)?;
+    words.iter().for_each(|word| tracing::warn!("{word}"));
+    config.validate()?;
+    let run = async { store_server::run(config, until_signal()?).await.context("store") };
+    match (many_threads()?.block_on(run), format) {
+        (Ok(()), _) => Ok(ExitCode::SUCCESS),
+        // Who reads objects gets no other line.
+        (Err(error), logging::Format::Json) => {
+            tracing::error!(error = format!("{error:#}"), "the member ended");
+            Ok(ExitCode::FAILURE)
+        }
+        (Err(error), logging::Format::Console) => Err(error),
+    }
+}
+
+/// `up` binds its children to the thread that starts them: it must be the main thread, which lives longest.
+fn runtime(command: &Command) -> Result<tokio::runtime::Runtime> {
+    match command {
+        Command::Server(_) | Command::Store(_) | Command::Agent(_) | Command::Bench { .. } => many_threads(),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime"),
+    }
+}
+
+fn many_threads() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().context("starting the runtime")
 }
 
 async fn dispatch(command: Command) -> Result<()> {
@@ -169,15 +191,11 @@ async fn dispatch(command: Command) -> Result<()> {
             let _ = std::io::stdout().write_all(shown.as_bytes());
             Ok(())
         }
-        Command::Store(args) => {
-            match args.tool {
-                Some(store_args::StoreTool::Snapshot { command }) => return store_snapshot::run(command).await,
-                Some(store_args::StoreTool::Import(args)) => return store_import::run(&args, until_signal()?).await,
-                None => {}
-            }
-            let config = (*args).into_config()?;
-            store_server::run(config, until_signal()?).await.context("store")
-        }
+        Command::Store(args) => match args.tool {
+            Some(store_args::StoreTool::Snapshot { command }) => store_snapshot::run(command).await,
+            Some(store_args::StoreTool::Import(args)) => store_import::run(&args, until_signal()?).await,
+            None => bail!("handled before the runtime was started"),
+        },
         Command::Server(args) => server::run(*args, until_signal()?).await,
         Command::Agent(args) => agent::run(*args, until_signal()?).await,
         Command::Image { command } => image::run(command).await,

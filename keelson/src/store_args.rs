@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use store_server::{AuthToken, Config, Tls, go_duration, parse_retention};
 
+use crate::logging::Format;
 use crate::store_import::ImportArgs;
 use crate::store_snapshot::SnapshotCommand;
 
@@ -169,6 +170,12 @@ pub(crate) struct StoreArgs {
     /// What is logged: debug, info, warn or error; KEELSON_LOG says more
     #[arg(long, env = "ETCD_LOG_LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]
     pub(crate) log_level: String,
+    /// Form of the log's lines: objects as zap writes them, or text for people
+    #[arg(long, env = "ETCD_LOG_FORMAT", default_value = "json")]
+    pub(crate) log_format: Format,
+    /// Where the log goes: default (stderr), stderr, stdout or files, separated by commas
+    #[arg(long, env = "ETCD_LOG_OUTPUTS", value_delimiter = ',', default_value = "default")]
+    pub(crate) log_outputs: Vec<String>,
 }
 
 /// A duration the way Go writes it; some form of 0 is none.

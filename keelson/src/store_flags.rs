@@ -31,7 +31,7 @@ const IDLE: &[(&str, &str)] = &[
     ("grpc-keepalive-min-time", "clients may ask as often as they like"),
     ("host-whitelist", "there are no pages for browsers"),
     ("metrics", "all metrics are always there"),
-    ("logger", "there is one logger"),
+    ("log-rotation-config-json", "logs aren't rotated by the store"),
     ("v2-deprecation", "there is no v2 API"),
 ];
 
@@ -42,9 +42,8 @@ const FIXED: &[(&str, &[&str], &str)] = &[
     ("enable-v2", &["false"], "there is no v2 API"),
     ("enable-pprof", &["false"], "there is no profiler in it"),
     ("enable-grpc-gateway", &["false"], "there is no JSON gateway"),
-    ("enable-log-rotation", &["false"], "logs go to stderr, for others to rotate"),
-    ("log-outputs", &["default", "stderr"], "logs go to stderr"),
-    ("log-format", &["console"], "logs are lines of text"),
+    ("logger", &["zap"], "lines are written as zap does"),
+    ("enable-log-rotation", &["false"], "let logrotate do it, with copytruncate"),
     ("auto-tls", &["false"], "certificates must be given"),
     ("peer-auto-tls", &["false"], "certificates must be given"),
     ("cors", &["*", ""], "there are no pages for browsers"),

@@ -85,6 +85,8 @@ fn member(layout: &Layout, cluster: &Cluster, pki: &Pki, index: usize) -> Result
         ("peer-cert-file", cert),
         ("peer-key-file", key),
         ("peer-trusted-ca-file", ca),
+        // Like the other components' logs; a member's last line is shown to people.
+        ("log-format", "console".to_owned()),
     ];
     let mut command = vec![own()?, "store".to_owned()];
     command.extend(flags.into_iter().map(|(flag, value)| format!("--{flag}={value}")));

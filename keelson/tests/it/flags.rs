@@ -1,7 +1,8 @@
 //! etcd's flags and variables, as the binary meets them.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use crate::cluster::text;
 
@@ -20,6 +21,9 @@ fn a_flag_that_is_not_there_is_named() {
         ("--discovery=https://x", "--discovery=https://x: the store doesn't have this"),
         ("--pre-vote=false", "--pre-vote=false: the store doesn't have this: elections always ask"),
         ("--auto-compaction-retention=x", "--auto-compaction-retention: \"x\" is no duration"),
+        ("--enable-log-rotation", "--enable-log-rotation=true: the store doesn't have this: let logrotate do it"),
+        ("--log-outputs=systemd/journal", "--log-outputs: systemd/journal: the journal takes"),
+        ("--log-format=xml", "invalid value 'xml' for '--log-format"),
         ("--log-level=loud", "invalid value 'loud' for '--log-level"),
         ("--max-concurrent-streams=0", "--max-concurrent-streams must be > 0"),
     ];
@@ -43,43 +47,107 @@ impl Drop for Member {
     }
 }
 
+impl Member {
+    /// One alone, on ports of its own; and its client URL.
+    fn start(dir: &Path, flags: &[&str]) -> (Self, String) {
+        let url = || format!("http://127.0.0.1:{}", crate::ports::free_port(20_000..32_000));
+        let (client, peer) = (url(), url());
+        let child = Command::new(env!("CARGO_BIN_EXE_keelson"))
+            .args(["store", "--data-dir"])
+            .arg(dir.join("store"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        (Self(child.expect("keelson")), client)
+    }
+
+    fn said(&mut self) -> impl Iterator<Item = String> + Send + use<> {
+        let lines = BufReader::new(self.0.stderr.take().expect("stderr")).lines().map_while(Result::ok);
+        lines.inspect(|line| println!("{line}"))
+    }
+}
+
+/// Puts until a line is found about one; lines about slow requests are a second apart.
+fn put_until_told(client: &str, mut lines: impl Iterator<Item = String> + Send, told: fn(&str) -> bool) -> String {
+    std::thread::scope(|scope| {
+        let (found, put_told) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            // The test may have failed meanwhile.
+            let _ = found.send(lines.find(|line| told(line)).expect("a line about a put"));
+        });
+        let line = (0..2000).find_map(|n| {
+            let put = ["--endpoints", client, "put", "slow/key", &format!("{n}")];
+            let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(put).output().expect("etcdctl");
+            assert!(output.status.success(), "{}", text(&output));
+            put_told.try_recv().ok()
+        });
+        line.expect("a put is told of")
+    })
+}
+
 #[test]
 fn slow_requests_are_told_with_what_they_waited_for() {
     let dir = tempfile::tempdir().expect("a folder");
-    let url = || format!("http://127.0.0.1:{}", crate::ports::free_port(20_000..32_000));
-    let (client, peer) = (url(), url());
-    let child = Command::new(env!("CARGO_BIN_EXE_keelson"))
-        .args(["store", "--warning-apply-duration=1ns", "--data-dir"])
-        .arg(dir.path().join("store"))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("keelson");
-    let mut member = Member(child);
-    let lines = BufReader::new(member.0.stderr.take().expect("stderr")).lines().map_while(Result::ok);
-    let mut lines = lines.inspect(|line| println!("{line}"));
+    let (mut member, client) =
+        Member::start(dir.path(), &["--warning-apply-duration=1ns", "--log-format=console", "--log-outputs=stderr"]);
+    let mut lines = member.said();
     // Once it leads, it has told the cluster its name: its own first command.
-    let told = |line: &String| line.contains("request took too long");
+    let told = |line: &str| line.contains("request took too long");
     assert!(lines.by_ref().any(|line| told(&line) && line.contains("request=\"member\"")));
-    let (found, put_told) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let line = lines.find(|line| line.contains("request took too long") && line.contains("request=\"put\""));
-        // The test may have failed meanwhile.
-        let _ = found.send(line.expect("a line about a put"));
-    });
-    // Lines are a second apart: of so many puts some are told.
-    let line = (0..2000).find_map(|n| {
-        let put = ["--endpoints", &client, "put", "slow/key", &format!("{n}")];
-        let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(put).output().expect("etcdctl");
-        assert!(output.status.success(), "{}", text(&output));
-        put_told.try_recv().ok()
-    });
-    let line = line.expect("a put is told of");
+    let about_put = |line: &str| line.contains("request took too long") && line.contains("request=\"put\"");
+    let line = put_until_told(&client, lines, about_put);
     for part in ["key=\"slow/key\"", "request_bytes=", "took=", "cause=", "leader=", "consensus=", "apply="] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    reader.join().expect("no panic");
+}
+
+/// As etcd logs when nothing else is said: every line is an object under zap's names, to every output.
+#[test]
+fn logs_are_objects_with_the_names_that_etcd_gives() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("member.log");
+    let outputs = format!("--log-outputs=stderr,stdout,{}", file.display());
+    let flags = ["--warning-apply-duration=1ns", "--snapshot-count=10000", "--logger=zap", &outputs];
+    let (mut member, client) = Member::start(dir.path(), &flags);
+    let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect(line);
+    let lines = member.said().inspect(move |line| {
+        let line = parse(line);
+        let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{name}: {line}")).to_owned();
+        assert!(["debug", "info", "warn", "error"].contains(&text("level").as_str()), "{line}");
+        assert!(text("ts").ends_with('Z') && text("caller").contains(".rs:") && !text("msg").is_empty(), "{line}");
+    });
+    let mut lines = lines.peekable();
+    let first = lines.peek().expect("a line");
+    assert!(first.contains("--snapshot-count changes nothing here"), "{first}");
+    let about_put = |line: &str| line.contains("\"request\":\"put\"");
+    let line = parse(&put_until_told(&client, lines, about_put));
+    assert_eq!((&line["level"], &line["msg"]), (&"warn".into(), &"apply request took too long".into()));
+    assert_eq!((&line["key"], &line["expected-duration"]), (&"slow/key".into(), &"1ns".into()));
+    assert!(line["request_bytes"].as_u64().is_some_and(|bytes| bytes > 8) && line["took"].is_string(), "{line}");
+    // Once it has ended, each output has the same.
+    member.0.kill().expect("killed");
+    let mut printed = String::new();
+    member.0.stdout.take().expect("stdout").read_to_string(&mut printed).expect("text");
+    let kept = std::fs::read_to_string(&file).expect("a log");
+    let shared = printed.len().min(kept.len());
+    assert!(kept.lines().any(|kept| parse(kept) == line) && printed[..shared] == kept[..shared]);
+}
+
+/// Who reads objects is told in one why a member ended.
+#[test]
+fn the_end_of_a_member_is_an_object_as_well() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", taken.local_addr().expect("an address"));
+    let data = dir.path().join("store").display().to_string();
+    let output = store(&["--data-dir", &data, "--listen-client-urls", &url], &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let last: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default()).expect(&said);
+    assert!(!output.status.success() && last["level"] == "error", "{said}");
+    assert!(last["error"].as_str().is_some_and(|error| error.contains(&format!("listening on {url}"))), "{said}");
 }
 
 /// The flags that kubeadm 1.34 gives etcd, but for certificates; one setting that can't work ends it early.

@@ -157,13 +157,13 @@ impl Slow {
             request_bytes = request.bytes,
             answer_bytes,
             took = ?phases.total(),
-            expected = ?self.threshold,
+            "expected-duration" = ?self.threshold,
             cause = phases.cause(),
             leader = ?phases.leader,
             consensus = ?phases.consensus,
             apply = ?phases.apply,
             others_not_shown = held,
-            "request took too long"
+            "apply request took too long"
         );
     }
 }
