@@ -92,6 +92,9 @@ pub(crate) struct StoreArgs {
     /// Largest request, bytes
     #[arg(long, env = "ETCD_MAX_REQUEST_BYTES", default_value_t = 1_572_864)]
     max_request_bytes: usize,
+    /// Operations in a transaction
+    #[arg(long, env = "ETCD_MAX_TXN_OPS", default_value_t = 128)]
+    max_txn_ops: usize,
     /// Live bytes of keys, values and leases beyond which nothing is added; 0 for 8 GiB, -1 for no limit
     #[arg(long, env = "ETCD_QUOTA_BACKEND_BYTES", default_value_t = 0, allow_negative_numbers = true)]
     quota_backend_bytes: i64,
@@ -149,6 +152,9 @@ pub(crate) struct StoreArgs {
     /// How long a client may take to answer that, such as 20s
     #[arg(long, env = "ETCD_GRPC_KEEPALIVE_TIMEOUT", default_value = "20s", value_parser = duration)]
     grpc_keepalive_timeout: Duration,
+    /// How often clients may try their connections, such as 5s; who does it more often is cut off
+    #[arg(long, env = "ETCD_GRPC_KEEPALIVE_MIN_TIME", default_value = "5s", value_parser = duration)]
+    grpc_keepalive_min_time: Duration,
     /// Requests that take longer are logged with what they waited for, such as 100ms; 0: none
     #[arg(
         long,
@@ -206,6 +212,7 @@ impl StoreArgs {
             election_timeout: Duration::from_millis(self.election_timeout),
             lease_checkpoint_interval: Duration::from_secs(self.lease_checkpoint_interval),
             max_request_bytes: self.max_request_bytes,
+            max_txn_ops: self.max_txn_ops,
             quota_backend_bytes: self.quota_backend_bytes,
             max_answer_bytes: self.max_answer_bytes,
             client_tls: Tls {
@@ -227,6 +234,7 @@ impl StoreArgs {
             listen_metrics_urls: self.listen_metrics_urls,
             max_concurrent_streams: self.max_concurrent_streams,
             client_keepalive: Some(keepalive).filter(|(every, _)| !every.is_zero()),
+            client_keepalive_min: self.grpc_keepalive_min_time,
             warning_apply_duration: self.warning_apply_duration,
             watch_progress_notify_interval: self.watch_progress_notify_interval,
         })

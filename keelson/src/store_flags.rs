@@ -28,7 +28,6 @@ const IDLE: &[(&str, &str)] = &[
     ("experimental-downgrade-check-time", "there is no version to go back to"),
     ("raft-read-timeout", "peers are given up by heartbeats"),
     ("raft-write-timeout", "peers are given up by heartbeats"),
-    ("grpc-keepalive-min-time", "clients may ask as often as they like"),
     ("host-whitelist", "there are no pages for browsers"),
     ("metrics", "all metrics are always there"),
     ("log-rotation-config-json", "logs aren't rotated by the store"),
@@ -38,7 +37,6 @@ const IDLE: &[(&str, &str)] = &[
 /// Passed over if they say what holds anyway, else refused.
 const FIXED: &[(&str, &[&str], &str)] = &[
     ("pre-vote", &["true"], "elections always ask before they begin"),
-    ("max-txn-ops", &["128"], "a transaction has 128 operations at most"),
     ("enable-v2", &["false"], "there is no v2 API"),
     ("enable-pprof", &["false"], "there is no profiler in it"),
     ("enable-grpc-gateway", &["false"], "there is no JSON gateway"),
@@ -175,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_is_passed_over() {
-        let given = ["keelson", "store", "--snapshot-count", "10000", "--pre-vote", "--name", "a", "--max-txn-ops=128"];
+        let given = ["keelson", "store", "--snapshot-count", "10000", "--pre-vote", "--name", "a", "--pre-vote=true"];
         let (kept, words) = sort_out(owned(&given)).expect("nothing is missing");
         assert_eq!(kept, ["keelson", "store", "--name", "a"]);
         assert_eq!(words.len(), 3);
@@ -184,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_refused_by_name() {
-        for flag in ["--wal-dir=/w", "--pre-vote=false", "--max-txn-ops=500", "--unsafe-no-fsync", "--config-file"] {
+        for flag in ["--wal-dir=/w", "--pre-vote=false", "--enable-v2", "--unsafe-no-fsync", "--config-file"] {
             let refused = sort_out(owned(&["keelson", "store", flag])).expect_err("refused");
             let name = flag.split('=').next().unwrap_or_default();
             assert!(refused.to_string().starts_with(name), "{refused}");

@@ -161,6 +161,8 @@ pub struct Config {
     pub lease_checkpoint_interval: Duration,
     /// Largest request, bytes.
     pub max_request_bytes: usize,
+    /// Operations in a transaction, those of transactions inside it included.
+    pub max_txn_ops: usize,
     /// Bytes of keys, values and leases beyond which nothing is added; 0 for 8 GiB, below 0 for no limit.
     pub quota_backend_bytes: i64,
     /// What large answers under way may hold together, bytes; one alone may be larger.
@@ -183,6 +185,8 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     /// How often clients' connections are tried, and how long an answer may take; `None`: never.
     pub client_keepalive: Option<(Duration, Duration)>,
+    /// How often clients may try the connection; zero for gRPC's five minutes.
+    pub client_keepalive_min: Duration,
     /// Requests that take longer are told of; zero: none.
     pub warning_apply_duration: Duration,
     /// How often an idle watcher that asked for it is told its progress.
@@ -221,6 +225,7 @@ impl Default for Config {
             election_timeout: Duration::from_millis(1000),
             lease_checkpoint_interval: Duration::from_secs(300),
             max_request_bytes: 1_572_864,
+            max_txn_ops: 128,
             quota_backend_bytes: 0,
             max_answer_bytes: 256 << 20,
             client_tls: Tls::default(),
@@ -232,6 +237,7 @@ impl Default for Config {
             listen_metrics_urls: Vec::new(),
             max_concurrent_streams: u32::MAX,
             client_keepalive: Some((Duration::from_secs(7200), Duration::from_secs(20))),
+            client_keepalive_min: Duration::from_secs(5),
             warning_apply_duration: Duration::from_millis(100),
             watch_progress_notify_interval: Duration::from_secs(600),
         }

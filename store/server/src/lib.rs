@@ -19,6 +19,7 @@ mod import;
 mod listener;
 mod metrics;
 mod peers;
+mod pings;
 mod restore;
 mod serve;
 mod slow;

@@ -21,6 +21,7 @@ use crate::grpc::{self, Service, VERSION};
 use crate::health;
 use crate::listener::Listener;
 use crate::metrics::{Now, watch_calls};
+use crate::pings::Policed;
 use crate::tls::{self, ServerTls};
 
 /// Connections served at once.
@@ -141,7 +142,8 @@ async fn connection(
         builder.http2().keep_alive_interval(every).keep_alive_timeout(patience);
     }
     let router = router.layer(axum::Extension(name));
-    let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), TowerToHyperService::new(router));
+    let stream = Lenient::new(Policed::new(stream, config.client_keepalive_min));
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
         // A client that breaks off is its own affair.
         _ = connection => {}

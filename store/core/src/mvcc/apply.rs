@@ -37,7 +37,7 @@ pub(super) fn apply(
     let mut writes = Writes::default();
     // What a member of another version put into the log and this one can't read is nothing.
     let Some(request) = &command.request else { return (writes, Err(RequestError::EmptyKey)) };
-    let checked = super::check::request(request);
+    let checked = super::check::request(request, usize::MAX);
     let answer = match checked {
         Err(error) => Err(error),
         Ok(()) => run(state, request, &mut writes, values),

@@ -12,18 +12,17 @@ use crate::wire::range_request::{SortOrder, SortTarget};
 use crate::wire::request_op::Request as Op;
 use crate::wire::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
-/// Operations in a transaction, as etcd's default.
-pub const OPS_MAX: usize = 128;
-
-/// Checks a request of the log.
+/// Checks a request of the log; a transaction may have so many operations, those inside it included.
+///
+/// How many is each member's own setting, so that it can't be asked what is committed already.
 ///
 /// # Errors
 /// The first rule it breaks.
-pub fn request(request: &Request) -> Result<(), RequestError> {
+pub fn request(request: &Request, txn_ops_max: usize) -> Result<(), RequestError> {
     match request {
         Request::Put(put) => check_put(put),
         Request::DeleteRange(delete) => check_delete(delete),
-        Request::Txn(txn) => check_txn(txn),
+        Request::Txn(txn) => check_txn(txn, txn_ops_max),
         Request::LeaseGrant(grant) if grant.ttl > crate::lease::TTL_SECONDS_MAX => Err(RequestError::LeaseTooLong),
         _ => Ok(()),
     }
@@ -68,8 +67,8 @@ fn check_delete(delete: &DeleteRangeRequest) -> Result<(), RequestError> {
     if delete.key.is_empty() { Err(RequestError::EmptyKey) } else { Ok(()) }
 }
 
-fn check_txn(txn: &TxnRequest) -> Result<(), RequestError> {
-    check_ops(txn, OPS_MAX)?;
+fn check_txn(txn: &TxnRequest, ops_max: usize) -> Result<(), RequestError> {
+    check_ops(txn, ops_max)?;
     // After all single operations, as in etcd: the first error that is told depends on it.
     writes(&txn.success)?;
     writes(&txn.failure)?;

@@ -23,7 +23,7 @@ const PROPOSE_PAUSE: Duration = Duration::from_millis(20);
 impl Engine {
     /// Commits somebody's request and returns its answer (E1).
     pub(crate) async fn propose(&self, asker: &Asker, request: Request) -> Outcome {
-        store_core::mvcc::check::request(&request)?;
+        store_core::mvcc::check::request(&request, usize::MAX)?;
         self.check_space(&request).await?;
         self.commit(asker, Command { request: Some(request), ..Command::default() }).await
     }

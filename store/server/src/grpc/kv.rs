@@ -28,7 +28,7 @@ impl Service {
 
     /// Commits a request, if it is right and not too large.
     async fn commit(&self, asker: &Asker, command: Command) -> Result<(Answer, i64), Status> {
-        check::request(&command).map_err(status)?;
+        check::request(&command, self.config.max_txn_ops).map_err(status)?;
         match &command {
             Command::Put(request) => self.check_size(request)?,
             Command::DeleteRange(request) => self.check_size(request)?,

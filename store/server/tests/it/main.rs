@@ -6,6 +6,7 @@ mod alarms;
 mod auth;
 mod backup;
 mod cluster;
+mod connections;
 mod damage;
 mod differential;
 mod divergence;

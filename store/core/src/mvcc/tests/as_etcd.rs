@@ -52,12 +52,11 @@ fn an_operation_of_nothing_is_a_key_that_is_not_found() {
 fn operations_inside_count_against_the_same_limit() {
     let many = |count: usize| (0..count).map(|_| range_op(0)).collect::<Vec<_>>();
     let with_inner = |inner: usize| {
-        let mut ops = many(check::OPS_MAX - 3);
+        let mut ops = many(125);
         ops.push(nested(many(inner)));
-        then(ops)
+        check::request(&Request::Txn(then(ops)), 128)
     };
-    assert!(txn(&mut Store::new(), with_inner(2)).is_ok());
-    assert_eq!(refused(with_inner(3)), RequestError::TooManyOps);
+    assert_eq!((with_inner(2), with_inner(3)), (Ok(()), Err(RequestError::TooManyOps)));
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! What one connection and one request may ask for.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+
+use crate::cluster::Cluster;
+
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
+
+/// Sends frames behind the preface; returns all that come until the end.
+fn frames_of(url: &str, sent: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("written");
+    stream.write_all(sent).expect("written");
+    let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+    // Cut off with something still unread is a reset.
+    while let Ok(size @ 1..) = stream.read(&mut piece) {
+        bytes.extend_from_slice(&piece[..size]);
+        if bytes.windows(14).any(|found| found == b"too_many_pings") {
+            break;
+        }
+    }
+    let (mut frames, mut rest) = (Vec::new(), bytes.as_slice());
+    while let [a, b, c, kind, _, _, _, _, _, tail @ ..] = rest {
+        let (payload, next) = tail.split_at(usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c));
+        frames.push((*kind, payload.to_vec()));
+        rest = next;
+    }
+    frames
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_pings_too_often_is_told_and_told_how_many_streams_there_may_be() {
+    let mut cluster = Cluster::new(1);
+    cluster.members[0].config.max_concurrent_streams = 7;
+    cluster.start(0);
+    cluster.wait_for_leader().await;
+    let url = cluster.url(0);
+    let ping = [0, 0, 8, PING, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let frames = tokio::task::spawn_blocking(move || frames_of(&url, &ping.repeat(4))).await.expect("no panic");
+    let (kind, settings) = frames.first().expect("settings");
+    let streams =
+        settings.chunks(6).find(|setting| setting[..2] == MAX_CONCURRENT_STREAMS).map(|setting| &setting[2..]);
+    assert_eq!((*kind, streams), (SETTINGS, Some(&[0, 0, 0, 7][..])));
+    let (kind, last) = frames.last().expect("the last frame");
+    assert_eq!((*kind, &last[..]), (GOAWAY, &b"\0\0\0\0\0\0\0\x0btoo_many_pings"[..]));
+    // Others aren't harmed.
+    cluster.client(0).await.put("k", "v", None).await.expect("a put");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_have_their_sizes() {
+    let mut cluster = Cluster::new(1);
+    cluster.members[0].config.max_txn_ops = 200;
+    cluster.members[0].config.max_request_bytes = 4096;
+    cluster.start(0);
+    cluster.wait_for_leader().await;
+    let mut client = cluster.client(0).await;
+    let txn = |count: usize| {
+        Txn::new()
+            .when([Compare::version("none", CompareOp::Equal, 0)])
+            .and_then((0..count).map(|n| TxnOp::put(format!("k{n}"), "", None)).collect::<Vec<_>>())
+    };
+    assert!(client.txn(txn(200)).await.expect("a txn").succeeded());
+    let refused = client.txn(txn(201)).await.expect_err("too many").to_string();
+    assert!(refused.contains("etcdserver: too many operations in txn request"), "{refused}");
+    client.put("a", vec![b'v'; 4000], None).await.expect("small enough");
+    let refused = client.put("a", vec![b'v'; 4096], None).await.expect_err("too large").to_string();
+    assert!(refused.contains("etcdserver: request is too large"), "{refused}");
+    // A restart applies what was committed, whatever the setting is by then.
+    let before = client.get("k199", None).await.expect("a read").kvs()[0].mod_revision();
+    cluster.stop(0).await;
+    cluster.members[0].config.max_txn_ops = 10;
+    cluster.start(0);
+    cluster.wait_for_leader().await;
+    let after = cluster.client(0).await.get("k199", None).await.expect("a read").kvs()[0].mod_revision();
+    assert_eq!(before, after);
+}
