@@ -114,7 +114,7 @@ fn answer(results: &[(&str, Result<(), RequestError>)], verbose: bool) -> (Statu
     }
 }
 
-async fn run(checks: &[Check], query: Option<String>, service: &Service) -> Answer {
+async fn run(kind: &'static str, checks: &[Check], query: Option<String>, service: &Service) -> Answer {
     let asked = asked(query.as_deref().unwrap_or(""));
     let is_known = |name: &String| checks.iter().any(|check| check.name() == name);
     if let Some(unknown) = asked.excluded.iter().find(|name| !is_known(name)) {
@@ -122,7 +122,9 @@ async fn run(checks: &[Check], query: Option<String>, service: &Service) -> Answ
     }
     let mut results = Vec::new();
     for check in checks.iter().filter(|check| !asked.excluded.iter().any(|name| name == check.name())) {
-        results.push((check.name(), check.run(service).await));
+        let result = check.run(service).await;
+        service.engine.metrics.health.checked(kind, check.name(), result.is_ok());
+        results.push((check.name(), result));
     }
     let (status, said) = answer(&results, asked.verbose);
     if status != StatusCode::OK {
@@ -135,14 +137,15 @@ async fn run(checks: &[Check], query: Option<String>, service: &Service) -> Answ
 /// The paths.
 pub(crate) fn routes() -> Router<Service> {
     let mut router = Router::new();
-    for (path, checks) in [("/livez", &LIVE[..]), ("/readyz", &READY[..])] {
+    for (kind, checks) in [("livez", &LIVE[..]), ("readyz", &READY[..])] {
+        let path = format!("/{kind}");
         let all = move |State(service): State<Service>, RawQuery(query): RawQuery| async move {
-            run(checks, query, &service).await
+            run(kind, checks, query, &service).await
         };
-        router = router.route(path, get(all));
+        router = router.route(&path, get(all));
         for check in checks {
             let one = move |State(service): State<Service>, RawQuery(query): RawQuery| async move {
-                run(std::slice::from_ref(check), query, &service).await
+                run(kind, std::slice::from_ref(check), query, &service).await
             };
             router = router.route(&format!("{path}/{}", check.name()), get(one));
         }

@@ -5,6 +5,8 @@
 //! Source: etcd `server/etcdserver/metrics.go`, `server/storage/mvcc/metrics.go`, `server/storage/wal/metrics.go`.
 
 mod grpc;
+mod health;
+mod peers;
 mod process;
 mod watching;
 
@@ -16,6 +18,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 pub(crate) use grpc::{Grpc, watch_calls};
+pub(crate) use health::Health;
+pub(crate) use peers::Links;
 pub(crate) use watching::Watching;
 
 /// Labels whose names are not Rust's.
@@ -38,6 +42,10 @@ pub(crate) struct Metrics {
     pub(crate) slow_applies: Counter,
     pub(crate) disk_stalls: Counter,
     pub(crate) slow_read_indexes: Counter,
+    pub(crate) failed_read_indexes: Counter,
+    /// Seconds that syncing a file of a snapshot took, and receiving a whole one.
+    pub(crate) snapshot_sync: Histogram,
+    pub(crate) snapshot_save: Histogram,
     pub(crate) puts: Counter,
     pub(crate) deletes: Counter,
     pub(crate) txns: Counter,
@@ -45,8 +53,8 @@ pub(crate) struct Metrics {
     pub(crate) leases_granted: Counter,
     pub(crate) leases_ended: Counter,
     pub(crate) leases_renewed: Counter,
-    peer_sent: Family<Labels, Counter>,
-    peer_received: Family<Labels, Counter>,
+    pub(crate) peers: Links,
+    pub(crate) health: Health,
     pub(crate) grpc: Grpc,
     pub(crate) watching: Watching,
 }
@@ -156,9 +164,6 @@ impl Metrics {
             family.get_or_create(&labels).set(1);
             registry.register(name, help, family);
         }
-        let (peer_sent, peer_received) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
-        registry.register("etcd_network_peer_sent_bytes", "Bytes sent to peers", peer_sent.clone());
-        registry.register("etcd_network_peer_received_bytes", "Bytes received from peers", peer_received.clone());
         Self {
             gauges,
             log_sync: seconds(registry, "etcd_disk_wal_fsync_duration_seconds", "Syncing the log"),
@@ -172,6 +177,9 @@ impl Metrics {
             ),
             slow_applies: counter(registry, "etcd_server_slow_apply", "Batches whose application took over 100 ms"),
             slow_read_indexes: counter(registry, "etcd_server_slow_read_indexes", "Reads whose index came late"),
+            failed_read_indexes: counter(registry, "etcd_server_read_indexes_failed", "Reads whose index never came"),
+            snapshot_sync: seconds(registry, "etcd_snap_db_fsync_duration_seconds", "Syncing a snapshot's file"),
+            snapshot_save: seconds(registry, "etcd_snap_db_save_total_duration_seconds", "Receiving a snapshot"),
             puts: counter(registry, "etcd_mvcc_put", "Puts"),
             deletes: counter(registry, "etcd_mvcc_delete", "Deletions"),
             txns: counter(registry, "etcd_mvcc_txn", "Transactions"),
@@ -179,20 +187,12 @@ impl Metrics {
             leases_granted: counter(registry, "etcd_debugging_lease_granted", "Leases granted"),
             leases_ended: counter(registry, "etcd_debugging_lease_revoked", "Leases that ended"),
             leases_renewed: counter(registry, "etcd_debugging_lease_renewed", "Leases renewed, by the leader"),
-            peer_sent,
-            peer_received,
+            peers: Links::new(registry, id),
+            health: Health::new(registry),
             grpc: Grpc::new(registry),
             watching: Watching::new(registry),
             registry: own,
         }
-    }
-
-    pub(crate) fn sent_to(&self, peer: u64, bytes: u64) {
-        self.peer_sent.get_or_create(&label("To", &format!("{peer:x}"))).inc_by(bytes);
-    }
-
-    pub(crate) fn received_from(&self, peer: u64, bytes: u64) {
-        self.peer_received.get_or_create(&label("From", &format!("{peer:x}"))).inc_by(bytes);
     }
 
     /// All of it, as it is now.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 use store_core::membership::Members;
 use store_core::replica::is_snapshot;
 use store_core::wire::peer_answer::Answer;
@@ -147,7 +147,15 @@ impl Peers {
         let to = message.to;
         if is_snapshot(&message) {
             transfer::start(self, message);
-        } else if !self.put(to, Frame::Raft(Box::new(message))) {
+            return;
+        }
+        let is_heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
+        if !self.put(to, Frame::Raft(Box::new(message))) {
+            let metrics = &self.engine.metrics.peers;
+            metrics.not_sent(to);
+            if is_heartbeat {
+                metrics.heartbeat_failures.inc();
+            }
             self.engine.send(Input::Unreachable(to));
         }
     }

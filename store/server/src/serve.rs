@@ -63,11 +63,15 @@ async fn health(State(service): State<Service>, RawQuery(query): RawQuery) -> (S
         () if is_raised(AlarmType::Nospace) => r#"{"health":"false","reason":"ALARM NOSPACE"}"#,
         () if is_raised(AlarmType::Corrupt) => r#"{"health":"false","reason":"ALARM CORRUPT"}"#,
         // Only whether this member answers, whatever the others do.
-        () if says(query, "serializable", "true") => return HEALTHY,
+        () if says(query, "serializable", "true") => "",
         // Healthy is who can answer a linearizable read.
-        () if service.engine.linearize().await.is_ok() => return HEALTHY,
+        () if service.engine.linearize().await.is_ok() => "",
         () => r#"{"health":"false","reason":"RAFT NO LEADER"}"#,
     };
+    service.engine.metrics.health.asked(reason.is_empty());
+    if reason.is_empty() {
+        return HEALTHY;
+    }
     (StatusCode::SERVICE_UNAVAILABLE, reason)
 }
 

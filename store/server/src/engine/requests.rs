@@ -121,7 +121,10 @@ impl Engine {
         }
         match tokio::time::timeout_at(deadline, ready).await {
             Ok(result) => result.unwrap_or(Err(RequestError::Stopped)),
-            Err(_) => Err(RequestError::Timeout),
+            Err(_) => {
+                self.metrics.failed_read_indexes.inc();
+                Err(RequestError::Timeout)
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -13,6 +14,7 @@ use http_body::Frame;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tonic::Code;
 
@@ -38,6 +40,7 @@ struct Handled {
 pub(crate) struct Grpc {
     started: Family<Call, Counter>,
     handled: Family<Handled, Counter>,
+    seconds: Family<Call, Histogram, fn() -> Histogram>,
     sent: Counter,
     received: Counter,
 }
@@ -92,22 +95,31 @@ fn call(path: &str) -> Option<Call> {
     Some(Call { grpc_type, grpc_service, grpc_method })
 }
 
+/// The buckets that Go's clients of Prometheus have by themselves.
+fn seconds() -> Histogram {
+    Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
+
 impl Grpc {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let new = Self {
             started: Family::default(),
             handled: Family::default(),
+            seconds: Family::new_with_constructor(seconds),
             sent: Counter::default(),
             received: Counter::default(),
         };
         registry.register("grpc_server_started", "Calls begun", new.started.clone());
         registry.register("grpc_server_handled", "Calls ended, by code", new.handled.clone());
+        let name = "grpc_server_handling_seconds";
+        registry.register(name, "Seconds from a call's begin to its end", new.seconds.clone());
         registry.register("etcd_network_client_grpc_sent_bytes", "Bytes sent to clients", new.sent.clone());
         registry.register("etcd_network_client_grpc_received_bytes", "Bytes received of clients", new.received.clone());
         new
     }
 
-    fn ended(&self, call: Call, code: Code) {
+    fn ended(&self, call: Call, code: Code, took: Duration) {
+        self.seconds.get_or_create(&call).observe(took.as_secs_f64());
         let Call { grpc_type, grpc_service, grpc_method } = call;
         let grpc_code = format!("{code:?}").replace("Ok", "OK");
         self.handled.get_or_create(&Handled { grpc_type, grpc_service, grpc_method, grpc_code }).inc();
@@ -116,7 +128,7 @@ impl Grpc {
 
 /// Counts a call, its end and its bytes.
 pub(crate) async fn watch_calls(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let call = call(request.uri().path());
+    let (call, begun) = (call(request.uri().path()), Instant::now());
     if let Some(call) = &call {
         metrics.grpc.started.get_or_create(call).inc();
     }
@@ -127,7 +139,7 @@ pub(crate) async fn watch_calls(State(metrics): State<Arc<Metrics>>, request: Re
     let held = response.extensions_mut().remove::<Held>();
     let sent = metrics.grpc.sent.clone();
     // An answer without a body carries its code in the headers.
-    let mut end = call.map(|call| End { metrics, call, code: None });
+    let mut end = call.map(|call| End { metrics, call, begun, code: None });
     if let Some(end) = &mut end {
         end.code = code_in(response.headers());
     }
@@ -142,13 +154,14 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 struct End {
     metrics: Arc<Metrics>,
     call: Call,
+    begun: Instant,
     code: Option<Code>,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         // Without a code, the client broke off.
-        self.metrics.grpc.ended(self.call, self.code.unwrap_or(Code::Cancelled));
+        self.metrics.grpc.ended(self.call, self.code.unwrap_or(Code::Cancelled), self.begun.elapsed());
     }
 }
 

@@ -1,7 +1,8 @@
 //! The process as the kernel sees it, under the names that every Prometheus client uses.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -15,7 +16,7 @@ pub(super) struct Process {
     virtual_memory: Gauge,
     open_files: Gauge,
     max_files: Gauge,
-    cpu: Gauge<f64, AtomicU64>,
+    cpu: Counter<f64, AtomicU64>,
     started: Gauge<f64, AtomicU64>,
 }
 
@@ -25,7 +26,9 @@ impl Process {
         registry.register("process_virtual_memory_bytes", "Virtual memory", self.virtual_memory.clone());
         registry.register("process_open_fds", "Open files", self.open_files.clone());
         registry.register("process_max_fds", "Files that may be open", self.max_files.clone());
-        registry.register("process_cpu_seconds_total", "CPU time of user and system", self.cpu.clone());
+        registry.register("os_fd_used", "Open files", self.open_files.clone());
+        registry.register("os_fd_limit", "Files that may be open", self.max_files.clone());
+        registry.register("process_cpu_seconds", "CPU time of user and system", self.cpu.clone());
         registry.register("process_start_time_seconds", "Start, in seconds since 1970", self.started.clone());
     }
 
@@ -37,7 +40,8 @@ impl Process {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<i64>().ok());
         if let (Some(user), Some(system)) = (number(11), number(12)) {
-            self.cpu.set((user + system) as f64 / TICKS);
+            // Counted by the kernel: it only grows.
+            self.cpu.inner().store(((user + system) as f64 / TICKS).to_bits(), Ordering::Relaxed);
         }
         if let (Some(size), Some(pages)) = (number(20), number(21)) {
             self.virtual_memory.set(size);

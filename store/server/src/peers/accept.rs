@@ -92,7 +92,7 @@ async fn listen(stream: &mut (impl AsyncRead + Unpin), greeting: &Greeting, peer
     let slots = Arc::new(Semaphore::new(QUESTIONS_MAX));
     loop {
         let (frame, bytes) = Frame::read(stream).await?;
-        peers.engine.metrics.received_from(from, bytes);
+        peers.engine.metrics.peers.received(from, bytes);
         match frame {
             Frame::Raft(message) if message.from == from && message.to == greeting.to && !is_snapshot(&message) => {
                 peers.engine.send(Input::Message(message));
@@ -109,6 +109,11 @@ async fn listen(stream: &mut (impl AsyncRead + Unpin), greeting: &Greeting, peer
                 });
             }
             Frame::Question(PeerQuestion { question: None, .. }) => {}
+            Frame::Ping(made) => {
+                // One that is lost isn't measured.
+                peers.put(from, Frame::Pong(made));
+            }
+            Frame::Pong(made) => peers.engine.metrics.peers.pong(from, made),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use prost::Message as _;
 use rustls::pki_types::ServerName;
@@ -20,6 +21,8 @@ use crate::listener::Stream;
 use crate::tls::ClientTls;
 
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
+/// Time between measures of the way to a peer and back, as etcd's.
+const PING_EVERY: Duration = Duration::from_secs(4);
 /// How long connecting and greeting may take.
 pub(super) const GREET_MAX: Duration = Duration::from_secs(2);
 /// Members as they are told to one that joins.
@@ -55,8 +58,10 @@ impl Line {
                 Ok((stream, Reception::Welcome)) => {
                     tracing::debug!(peer, url, "connected");
                     *self.connected.lock() = Some(Instant::now());
+                    self.engine.metrics.peers.connected(self.greeting.to);
                     let ended = self.forward(stream, queue).await;
                     *self.connected.lock() = None;
+                    self.engine.metrics.peers.disconnected(self.greeting.to);
                     match ended {
                         Ok(()) => return,
                         Err(error) => tracing::debug!(peer, url, %error, "connection lost"),
@@ -93,20 +98,27 @@ impl Line {
 
     /// Writes messages as they come; `Ok` when the queue is closed.
     async fn forward(&self, mut stream: Connection, queue: &mut mpsc::Receiver<Frame>) -> std::io::Result<()> {
+        let mut pings = tokio::time::interval(PING_EVERY);
+        pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let frame = match queue.try_recv() {
-                Ok(frame) => frame,
-                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
-                Err(mpsc::error::TryRecvError::Empty) => {
-                    stream.flush().await?;
-                    match queue.recv().await {
-                        Some(frame) => frame,
-                        None => return Ok(()),
+            let frame = if pings.tick().now_or_never().is_some() {
+                Some(Frame::Ping(self.engine.metrics.peers.ping()))
+            } else {
+                match queue.try_recv() {
+                    Ok(frame) => Some(frame),
+                    Err(mpsc::error::TryRecvError::Disconnected) => None,
+                    Err(mpsc::error::TryRecvError::Empty) => {
+                        stream.flush().await?;
+                        tokio::select! {
+                            frame = queue.recv() => frame,
+                            _ = pings.tick() => Some(Frame::Ping(self.engine.metrics.peers.ping())),
+                        }
                     }
                 }
             };
+            let Some(frame) = frame else { return Ok(()) };
             let bytes = frame.write(&mut stream).await?;
-            self.engine.metrics.sent_to(self.greeting.to, bytes);
+            self.engine.metrics.peers.sent(self.greeting.to, bytes);
         }
     }
 }

@@ -22,11 +22,16 @@ pub(crate) enum Frame {
     Raft(Box<Message>),
     Question(PeerQuestion),
     Answer(PeerAnswer),
+    /// To be sent back as a [`Frame::Pong`]; its maker's microseconds.
+    Ping(u64),
+    Pong(u64),
 }
 
 const RAFT: u8 = 0;
 const QUESTION: u8 = 1;
 const ANSWER: u8 = 2;
+const PING: u8 = 3;
+const PONG: u8 = 4;
 
 fn wrong(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, what)
@@ -48,6 +53,14 @@ impl Frame {
                 out.push(ANSWER);
                 answer.encode(&mut out).map_err(wrong)?;
             }
+            Frame::Ping(made) => {
+                out.push(PING);
+                out.extend_from_slice(&made.to_be_bytes());
+            }
+            Frame::Pong(made) => {
+                out.push(PONG);
+                out.extend_from_slice(&made.to_be_bytes());
+            }
         }
         Ok(out)
     }
@@ -58,6 +71,8 @@ impl Frame {
             RAFT => Ok(Frame::Raft(Box::new(Message::parse_from_bytes(rest).map_err(wrong)?))),
             QUESTION => Ok(Frame::Question(PeerQuestion::decode(rest).map_err(wrong)?)),
             ANSWER => Ok(Frame::Answer(PeerAnswer::decode(rest).map_err(wrong)?)),
+            PING => Ok(Frame::Ping(u64::from_be_bytes(rest.try_into().map_err(wrong)?))),
+            PONG => Ok(Frame::Pong(u64::from_be_bytes(rest.try_into().map_err(wrong)?))),
             other => Err(wrong(format!("a frame of unknown kind {other}"))),
         }
     }

@@ -18,6 +18,7 @@ use super::dial::{GREET_MAX, greet};
 use super::frame::{Frame, Purpose, Reception, read_bytes, write_bytes};
 use crate::backup::is_plain;
 use crate::engine::{Copied, Engine, Input};
+use crate::metrics::Metrics;
 
 const CHUNK_BYTES: usize = 256 << 10;
 const NAME_BYTES_MAX: usize = 255;
@@ -81,7 +82,7 @@ async fn send(
     write_bytes(stream, &[]).await?;
     stream.flush().await?;
     tokio::time::timeout(LOAD_MAX, stream.read_u8()).await??;
-    engine.metrics.sent_to(peer, bytes);
+    engine.metrics.peers.sent(peer, bytes);
     let peer = format!("{peer:x}");
     tracing::info!(peer, index = copied.metadata.index, bytes, took = ?begun.elapsed(), "sent a snapshot");
     Ok(())
@@ -120,7 +121,9 @@ pub(super) async fn receive(
     }
     let metadata = message.get_snapshot().get_metadata().clone();
     let room = peers.engine.state.make_room(&metadata).map_err(wrong)?;
-    receive_files(stream, room.path()).await?;
+    let (begun, metrics) = (tokio::time::Instant::now(), &peers.engine.metrics);
+    receive_files(stream, room.path(), metrics).await?;
+    metrics.snapshot_save.observe(begun.elapsed().as_secs_f64());
     let engine = peers.engine.clone();
     let load = move || engine.state.receive(room, &metadata);
     let received = tokio::task::spawn_blocking(load).await.map_err(wrong)?.map_err(wrong)?;
@@ -129,7 +132,7 @@ pub(super) async fn receive(
     stream.flush().await
 }
 
-async fn receive_files(stream: &mut (impl AsyncRead + Unpin), folder: &Path) -> std::io::Result<()> {
+async fn receive_files(stream: &mut (impl AsyncRead + Unpin), folder: &Path, metrics: &Metrics) -> std::io::Result<()> {
     for _ in 0..FILES_MAX {
         let name = String::from_utf8(read_bytes(stream, NAME_BYTES_MAX).await?).map_err(wrong)?;
         if name.is_empty() {
@@ -139,17 +142,20 @@ async fn receive_files(stream: &mut (impl AsyncRead + Unpin), folder: &Path) -> 
         if !is_plain(&name) {
             return Err(wrong(format!("a file of the name {name:?}")));
         }
-        receive_file(stream, &folder.join(name)).await?;
+        receive_file(stream, &folder.join(name), metrics).await?;
     }
     Err(wrong("more files than a state has"))
 }
 
-async fn receive_file(stream: &mut (impl AsyncRead + Unpin), path: &Path) -> std::io::Result<()> {
+async fn receive_file(stream: &mut (impl AsyncRead + Unpin), path: &Path, metrics: &Metrics) -> std::io::Result<()> {
     let mut file = File::create(path).await?;
     loop {
         let chunk = tokio::time::timeout(CHUNK_MAX, read_bytes(stream, CHUNK_BYTES)).await??;
         if chunk.is_empty() {
-            return file.sync_all().await;
+            let begun = tokio::time::Instant::now();
+            file.sync_all().await?;
+            metrics.snapshot_sync.observe(begun.elapsed().as_secs_f64());
+            return Ok(());
         }
         if stream.read_u32().await? != crc32fast::hash(&chunk) {
             return Err(wrong("a chunk of a snapshot was damaged on its way"));

@@ -15,6 +15,7 @@ mod failover;
 mod leases;
 mod locks;
 mod membership;
+mod metrics;
 mod operating;
 mod ports;
 mod requests;

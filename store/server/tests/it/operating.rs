@@ -9,7 +9,7 @@ use store_server::parse_retention;
 use crate::cluster::{Cluster, eventually};
 
 /// Status and body of a page.
-async fn page(url: &str, path: &str) -> (u16, String) {
+pub(crate) async fn page(url: &str, path: &str) -> (u16, String) {
     let (address, request) = (
         url.trim_start_matches("http://").to_owned(),
         format!("GET {path} HTTP/1.1\r\nHost: keelson\r\nConnection: close\r\n\r\n"),

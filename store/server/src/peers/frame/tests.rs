@@ -25,5 +25,9 @@ async fn what_is_cut_or_foreign_is_refused() {
     Frame::Question(PeerQuestion { nonce: 5, question: None }).write(&mut question).await.expect("written");
     assert!(matches!(Frame::read(&mut question.as_slice()).await, Ok((Frame::Question(q), _)) if q.nonce == 5));
     assert!(Frame::read(&mut &question[..question.len() - 1]).await.is_err());
+    let mut ping = Vec::new();
+    Frame::Ping(7).write(&mut ping).await.expect("written");
+    assert!(matches!(Frame::read(&mut ping.as_slice()).await, Ok((Frame::Ping(7), 9))));
+    assert!(Frame::read(&mut [0, 0, 0, 3, PONG, 1, 2].as_slice()).await.is_err(), "a time that is cut short");
     assert!(Frame::read(&mut [0xff; 64].as_slice()).await.is_err(), "a length beyond all bounds");
 }
