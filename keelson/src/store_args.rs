@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use store_server::{AuthToken, Config, Tls, go_duration, parse_retention};
+use store_server::{AuthToken, Config, Tls, TlsVersion, go_duration, parse_retention};
 
 use crate::logging::Format;
 use crate::store_import::ImportArgs;
@@ -110,9 +110,15 @@ pub(crate) struct StoreArgs {
     /// CA of clients' certificates
     #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
     trusted_ca_file: Option<PathBuf>,
-    /// Demand client certificates
+    /// Demand client certificates, whose common names are then users' names
     #[arg(long, env = "ETCD_CLIENT_CERT_AUTH")]
     client_cert_auth: bool,
+    /// Clients' certificates that their CA has revoked: its lists, in PEM's form
+    #[arg(long, env = "ETCD_CLIENT_CRL_FILE")]
+    client_crl_file: Option<PathBuf>,
+    /// Hosts for one of which a client's certificate must be good
+    #[arg(long, env = "ETCD_CLIENT_CERT_ALLOWED_HOSTNAME", value_delimiter = ',')]
+    client_cert_allowed_hostname: Vec<String>,
     /// Certificate towards peers
     #[arg(long, env = "ETCD_PEER_CERT_FILE")]
     peer_cert_file: Option<PathBuf>,
@@ -125,6 +131,30 @@ pub(crate) struct StoreArgs {
     /// Demand certificates of peers
     #[arg(long, env = "ETCD_PEER_CLIENT_CERT_AUTH")]
     peer_client_cert_auth: bool,
+    /// Certificate to dial peers with [default: the certificate towards peers]
+    #[arg(long, env = "ETCD_PEER_CLIENT_CERT_FILE")]
+    peer_client_cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, env = "ETCD_PEER_CLIENT_KEY_FILE")]
+    peer_client_key_file: Option<PathBuf>,
+    /// Peers' certificates that their CA has revoked: its lists, in PEM's form
+    #[arg(long, env = "ETCD_PEER_CRL_FILE")]
+    peer_crl_file: Option<PathBuf>,
+    /// Common names of which a peer's certificate must have one
+    #[arg(long, env = "ETCD_PEER_CERT_ALLOWED_CN", value_delimiter = ',')]
+    peer_cert_allowed_cn: Vec<String>,
+    /// Hosts for one of which a peer's certificate must be good
+    #[arg(long, env = "ETCD_PEER_CERT_ALLOWED_HOSTNAME", value_delimiter = ',')]
+    peer_cert_allowed_hostname: Vec<String>,
+    /// Cipher suites of TLS 1.2, for clients and peers [default: all that are safe]
+    #[arg(long, env = "ETCD_CIPHER_SUITES", value_delimiter = ',')]
+    cipher_suites: Vec<String>,
+    /// Oldest TLS spoken: TLS1.2 or TLS1.3
+    #[arg(long, env = "ETCD_TLS_MIN_VERSION", default_value = "TLS1.2", value_parser = tls_version)]
+    tls_min_version: TlsVersion,
+    /// Newest TLS spoken: TLS1.2 or TLS1.3
+    #[arg(long, env = "ETCD_TLS_MAX_VERSION", default_value = "", value_parser = tls_version_max)]
+    tls_max_version: TlsVersion,
     /// How users prove who they are: simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=METHOD,ttl=5m
     #[arg(long, env = "ETCD_AUTH_TOKEN", default_value = "simple")]
     auth_token: String,
@@ -192,10 +222,54 @@ fn duration(text: &str) -> Result<Duration, String> {
     go_duration(text).ok_or_else(|| format!("{text:?} is no duration such as 5s, 10m or 2h"))
 }
 
+fn tls_version(text: &str) -> Result<TlsVersion, String> {
+    match text {
+        "TLS1.2" | "" => Ok(TlsVersion::V12),
+        "TLS1.3" => Ok(TlsVersion::V13),
+        _ => Err("there are TLS1.2 and TLS1.3".to_owned()),
+    }
+}
+
+/// The same, the newest if none is said.
+fn tls_version_max(text: &str) -> Result<TlsVersion, String> {
+    if text.is_empty() { Ok(TlsVersion::V13) } else { tls_version(text) }
+}
+
 impl StoreArgs {
+    fn client_tls(&self) -> Tls {
+        Tls {
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            trusted_ca_file: self.trusted_ca_file.clone(),
+            client_cert_auth: self.client_cert_auth,
+            crl_file: self.client_crl_file.clone(),
+            allowed_hostnames: self.client_cert_allowed_hostname.clone(),
+            min_version: Some(self.tls_min_version),
+            max_version: Some(self.tls_max_version),
+            cipher_suites: self.cipher_suites.clone(),
+            ..Tls::default()
+        }
+    }
+
+    fn peer_tls(&self) -> Tls {
+        Tls {
+            cert_file: self.peer_cert_file.clone(),
+            key_file: self.peer_key_file.clone(),
+            dial_cert_file: self.peer_client_cert_file.clone(),
+            dial_key_file: self.peer_client_key_file.clone(),
+            trusted_ca_file: self.peer_trusted_ca_file.clone(),
+            client_cert_auth: self.peer_client_cert_auth,
+            crl_file: self.peer_crl_file.clone(),
+            allowed_cns: self.peer_cert_allowed_cn.clone(),
+            allowed_hostnames: self.peer_cert_allowed_hostname.clone(),
+            ..self.client_tls()
+        }
+    }
+
     /// The settings that the arguments mean.
     pub(crate) fn into_config(self) -> Result<Config> {
         let own = &self.initial_advertise_peer_urls;
+        let (client_tls, peer_tls) = (self.client_tls(), self.peer_tls());
         let keepalive = (self.grpc_keepalive_interval, self.grpc_keepalive_timeout);
         let initial_cluster = founding_cluster(self.initial_cluster.as_deref(), &self.name, own)?;
         Ok(Config {
@@ -215,18 +289,8 @@ impl StoreArgs {
             max_txn_ops: self.max_txn_ops,
             quota_backend_bytes: self.quota_backend_bytes,
             max_answer_bytes: self.max_answer_bytes,
-            client_tls: Tls {
-                cert_file: self.cert_file,
-                key_file: self.key_file,
-                trusted_ca_file: self.trusted_ca_file,
-                client_cert_auth: self.client_cert_auth,
-            },
-            peer_tls: Tls {
-                cert_file: self.peer_cert_file,
-                key_file: self.peer_key_file,
-                trusted_ca_file: self.peer_trusted_ca_file,
-                client_cert_auth: self.peer_client_cert_auth,
-            },
+            client_tls,
+            peer_tls,
             auth_token: AuthToken::parse(&self.auth_token)?,
             auth_token_ttl: Duration::from_secs(self.auth_token_ttl),
             bcrypt_cost: self.bcrypt_cost,

@@ -1,5 +1,7 @@
 //! A member's settings, under etcd's names.
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,18 +10,7 @@ use sha2::{Digest as _, Sha256};
 use store_core::auto_compaction::Retention;
 use store_core::wire::Member;
 
-/// A certificate, its key and the CA of the other side; PEM files.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// Own certificate.
-    pub cert_file: Option<PathBuf>,
-    /// Own key.
-    pub key_file: Option<PathBuf>,
-    /// Who signs the other side's certificates.
-    pub trusted_ca_file: Option<PathBuf>,
-    /// Whether clients must show a certificate.
-    pub client_cert_auth: bool,
-}
+pub use tls::{Tls, TlsVersion};
 
 /// How users prove who they are between requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -309,6 +300,8 @@ impl Config {
         if self.watch_progress_notify_interval.is_zero() {
             return refuse("--watch-progress-notify-interval must be > 0");
         }
+        self.client_tls.validate("client")?;
+        self.peer_tls.validate("peer")?;
         let for_clients = self.listen_client_urls.iter().chain(&self.listen_metrics_urls);
         let for_clients = for_clients.map(|url| (url, &self.client_tls));
         for (url, settings) in for_clients.chain(self.listen_peer_urls.iter().map(|url| (url, &self.peer_tls))) {

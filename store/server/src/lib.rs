@@ -37,7 +37,7 @@ use store_core::wire::{Describe, Member, MemberChange};
 use tokio_util::sync::CancellationToken;
 
 pub use backup::BackupError;
-pub use config::{AuthToken, Config, ConfigError, JwtSettings, Tls, go_duration, parse_retention};
+pub use config::{AuthToken, Config, ConfigError, JwtSettings, Tls, TlsVersion, go_duration, parse_retention};
 pub use engine::OpenError;
 pub use identity::IdentityError;
 pub use import::{Import, ImportError};

@@ -123,9 +123,15 @@ pub(crate) async fn serve(
                 None => connection(stream, CommonName::default(), router, &config, shutdown).await,
                 Some(tls) => {
                     let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
-                        let name = tls::common_name(stream.get_ref().1.peer_certificates());
-                        connection(stream, CommonName(name), router, &config, shutdown).await;
+                    match tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
+                        Ok(Ok(stream)) => {
+                            let shown = stream.get_ref().1.peer_certificates();
+                            let name = tls::common_name(shown.filter(|_| config.client_tls.client_cert_auth));
+                            connection(stream, CommonName(name), router, &config, shutdown).await;
+                        }
+                        Ok(Err(error)) => tls::tell_refused(&error, "rejected connection on client endpoint"),
+                        // Who only connects is no news.
+                        Err(_) => {}
                     }
                 }
             }

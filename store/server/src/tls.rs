@@ -1,17 +1,21 @@
 //! TLS from PEM files, which are read again when they change: certificates are renewed while the
 //! member runs.
 
+mod names;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use crate::config::Tls;
+use crate::config::{Tls, TlsVersion};
 use crate::peers::PeerTls;
 
 /// A certificate, key or CA that can't be used.
@@ -79,12 +83,13 @@ struct Current<C> {
 type Seen = Option<(SystemTime, u64)>;
 
 fn look(tls: &Tls) -> Vec<Seen> {
-    let files = [&tls.cert_file, &tls.key_file, &tls.trusted_ca_file];
+    let own = [&tls.cert_file, &tls.key_file, &tls.dial_cert_file, &tls.dial_key_file];
+    let files = own.into_iter().chain([&tls.trusted_ca_file, &tls.crl_file]);
     let seen = |path: &std::path::PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
         Some((metadata.modified().ok()?, metadata.len()))
     };
-    files.into_iter().flatten().map(seen).collect()
+    files.flatten().map(seen).collect()
 }
 
 impl<C> Reloading<C> {
@@ -142,23 +147,73 @@ fn needed_pair(tls: &Tls) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer
     pair(tls)?.ok_or_else(|| TlsError("a certificate and its key are needed".to_owned()))
 }
 
+/// The lists of revoked certificates; none without a file.
+fn revoked(tls: &Tls) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let Some(path) = &tls.crl_file else { return Ok(Vec::new()) };
+    let pem = read(path)?;
+    let lists: Result<Vec<_>, _> = rustls_pemfile::crls(&mut pem.as_slice()).collect();
+    match lists {
+        Ok(lists) if !lists.is_empty() => Ok(lists),
+        _ => Err(TlsError(format!("{} holds no list of revoked certificates in PEM's form", path.display()))),
+    }
+}
+
+fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [(TlsVersion::V12, &rustls::version::TLS12), (TlsVersion::V13, &rustls::version::TLS13)];
+    all.into_iter().filter(|(version, _)| tls.speaks(*version)).map(|(_, version)| version).collect()
+}
+
+/// The name that Go and IANA give a suite.
+fn suite_name(suite: &rustls::SupportedCipherSuite) -> String {
+    suite.suite().as_str().unwrap_or_default().replace("TLS13_", "TLS_")
+}
+
+/// What encrypts and signs, with the suites that were chosen.
+fn provider(tls: &Tls) -> Result<Arc<CryptoProvider>, TlsError> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let known: Vec<String> = provider.cipher_suites.iter().map(suite_name).collect();
+    // Go's older names of two suites have no hash in them.
+    let is_named = |named: &str, name: &str| name == named || name.strip_suffix("_SHA256") == Some(named);
+    for named in &tls.cipher_suites {
+        if !known.iter().any(|name| is_named(named, name)) {
+            return Err(TlsError(format!("--cipher-suites: {named} isn't offered; there are {}", known.join(", "))));
+        }
+    }
+    if !tls.cipher_suites.is_empty() {
+        provider.cipher_suites.retain(|suite| {
+            suite.tls13().is_some() || tls.cipher_suites.iter().any(|named| is_named(named, &suite_name(suite)))
+        });
+    }
+    Ok(Arc::new(provider))
+}
+
 fn server(tls: &Tls) -> Result<ServerConfig, TlsError> {
     let (certs, key) = needed_pair(tls)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = provider(tls)?;
     let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(wrong)?;
+        ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions(tls)).map_err(wrong)?;
     let builder = match &tls.trusted_ca_file {
-        Some(ca) if tls.client_cert_auth => {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider).build().map_err(wrong)?;
-            builder.with_client_cert_verifier(verifier)
+        Some(ca) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider)
+                .with_crls(revoked(tls)?)
+                // A list is one CA's; of others' certificates it says nothing.
+                .allow_unknown_revocation_status();
+            builder.with_client_cert_verifier(names::of_clients(verifier.build().map_err(wrong)?, tls)?)
         }
         None if tls.client_cert_auth => {
             return Err(TlsError("client certificates are demanded, but no trusted CA is named".to_owned()));
         }
-        _ => builder.with_no_client_auth(),
+        None => builder.with_no_client_auth(),
     };
     builder.with_single_cert(certs, key).map_err(wrong)
+}
+
+/// Says why somebody's handshake failed; who just went away isn't worth a line.
+pub(crate) fn tell_refused(error: &std::io::Error, what: &'static str) {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => tracing::debug!(%error, "{what}"),
+        _ => tracing::warn!(%error, "{what}"),
+    }
 }
 
 /// The name in a client's certificate. There is none unless certificates are demanded and checked.
@@ -172,12 +227,23 @@ fn client(tls: &Tls) -> Result<ClientConfig, TlsError> {
     let Some(ca) = &tls.trusted_ca_file else {
         return Err(TlsError("peers use TLS, but no trusted CA is named".to_owned()));
     };
-    let (certs, key) = needed_pair(tls)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (certs, key) = match (&tls.dial_cert_file, &tls.dial_key_file) {
+        (Some(cert), Some(file)) => (certificates(cert)?, key(file)?),
+        _ => needed_pair(tls)?,
+    };
+    let provider = provider(tls)?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)?), provider.clone())
+        .with_crls(revoked(tls)?)
+        .allow_unknown_revocation_status();
     ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&versions(tls))
         .map_err(wrong)?
-        .with_root_certificates(roots(ca)?)
+        // The library's word for a verifier of one's own; this one asks for more than the library's.
+        .dangerous()
+        .with_custom_certificate_verifier(names::of_servers(verifier.build().map_err(wrong)?, tls)?)
         .with_client_auth_cert(certs, key)
         .map_err(wrong)
 }
+
+#[cfg(test)]
+mod tests;

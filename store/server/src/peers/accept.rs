@@ -15,6 +15,7 @@ use super::dial::GREET_MAX;
 use super::frame::{Frame, Greeting, Purpose, Reception, write_bytes};
 use super::{PeerTls, Peers, transfer};
 use crate::engine::Input;
+use crate::tls::tell_refused;
 
 /// Pause after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +57,9 @@ async fn accept(stream: TcpStream, tls: Option<PeerTls>, peers: &Arc<Peers>) -> 
         None => receive(stream, peers).await,
         Some(tls) => {
             let handshake = tokio_rustls::TlsAcceptor::from(tls.server.get()).accept(stream);
-            receive(tokio::time::timeout(GREET_MAX, handshake).await??, peers).await
+            let shaken = tokio::time::timeout(GREET_MAX, handshake).await?;
+            let stream = shaken.inspect_err(|e| tell_refused(e, "rejected connection on peer endpoint"))?;
+            receive(stream, peers).await
         }
     }
 }

@@ -72,6 +72,7 @@ fn mutual_tls(dir: &TempDir) -> Tls {
         key_file: Some(write("peer.key", key.serialize_pem())),
         trusted_ca_file: Some(write("ca.crt", ca.pem())),
         client_cert_auth: true,
+        ..Tls::default()
     }
 }
 
