@@ -11,9 +11,9 @@ use crate::cluster::Cluster;
 use crate::script::{Endpoint, compare, run};
 
 /// Debian's etcd on a folder and ports of its own; ends with this.
-struct Etcd {
+pub(crate) struct Etcd {
     process: Child,
-    url: String,
+    pub(crate) url: String,
     _dir: tempfile::TempDir,
 }
 
@@ -26,7 +26,7 @@ impl Drop for Etcd {
 }
 
 impl Etcd {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let url = || format!("http://127.0.0.1:{}", crate::ports::free_port(20_000..32_000));
         let (client, peer) = (url(), url());

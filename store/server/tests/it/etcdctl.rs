@@ -1,5 +1,6 @@
 //! Debian's etcdctl 3.4 on each member.
 
+mod forms;
 mod same;
 
 use std::path::Path;

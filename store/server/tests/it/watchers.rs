@@ -6,7 +6,8 @@ use std::net::TcpStream;
 use store_core::wire::request_op::Request as Op;
 use store_core::wire::watch_request::RequestUnion;
 use store_core::wire::{
-    CompactionRequest, PutRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    CompactionRequest, PutRequest, RequestOp, TxnRequest, WatchCancelRequest, WatchCreateRequest, WatchRequest,
+    WatchResponse,
 };
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -152,4 +153,56 @@ async fn those_who_do_not_read_cost_bounded_memory_and_miss_nothing() {
         }
     })
     .await;
+}
+
+/// As many as a stream may have.
+const OF_A_STREAM: usize = 10_000;
+
+fn creates(key: String) -> WatchRequest {
+    let create = WatchCreateRequest { key: key.into(), ..WatchCreateRequest::default() };
+    WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+}
+
+/// One watcher more than there may be is refused in plain words, and harms none of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_has_so_many_watchers_and_no_more() {
+    let cluster = Cluster::started(1).await;
+    let (url, server) = (cluster.url(0), Server::connect(&cluster.url(0)).await);
+    let (requests, receiver) = mpsc::channel(16);
+    let mut answers = Server::connect(&url).await.watch(receiver).await;
+    let asking = requests.clone();
+    let asked = tokio::spawn(async move {
+        for n in 0..=OF_A_STREAM {
+            asking.send(creates(format!("k{n}"))).await.expect("the stream lives");
+        }
+    });
+    let mut next = async || {
+        let answer = tokio::time::timeout(PATIENCE, answers.message()).await.expect("in time");
+        answer.expect("a response").expect("one")
+    };
+    for n in 0..OF_A_STREAM {
+        let answer = next().await;
+        assert!(answer.created && !answer.canceled && answer.watch_id == n as i64, "{answer:?}");
+    }
+    let refused = next().await;
+    assert!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
+    assert_eq!(refused.cancel_reason, "etcdserver: too many watchers on the stream");
+    asked.await.expect("asked");
+    assert_eq!(metric(&url, "etcd_debugging_mvcc_watcher_total").await, OF_A_STREAM);
+    // The others go on, here and elsewhere.
+    let put = |key: &str| Call::Put(PutRequest { key: key.to_owned().into(), ..PutRequest::default() });
+    for (key, id) in [("k0", 0), ("k9999", 9999)] {
+        server.call(put(key)).await.expect("a put");
+        let told = next().await;
+        assert_eq!((told.watch_id, told.events.len()), (id, 1), "{told:?}");
+    }
+    Watcher::of_everything(&url).await;
+    // One that goes makes room.
+    let cancel = WatchRequest { request_union: Some(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 7 })) };
+    requests.send(cancel).await.expect("the stream lives");
+    let ended = next().await;
+    assert!(ended.canceled && ended.watch_id == 7, "{ended:?}");
+    requests.send(creates("again".to_owned())).await.expect("the stream lives");
+    let created = next().await;
+    assert!(created.created && !created.canceled, "{created:?}");
 }
