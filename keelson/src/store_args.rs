@@ -70,11 +70,12 @@ pub(crate) struct StoreArgs {
     #[arg(
         long,
         env = "ETCD_STRICT_RECONFIG_CHECK",
-        default_value_t = true,
+        default_value = "true",
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        action = clap::ArgAction::Set
+        action = clap::ArgAction::Set,
+        value_parser = switch
     )]
     strict_reconfig_check: bool,
     /// Tells clusters apart that happen to have the same URLs
@@ -111,7 +112,16 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
     trusted_ca_file: Option<PathBuf>,
     /// Demand client certificates, whose common names are then users' names
-    #[arg(long, env = "ETCD_CLIENT_CERT_AUTH")]
+    #[arg(
+        long,
+        env = "ETCD_CLIENT_CERT_AUTH",
+        default_value = "false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = switch
+    )]
     client_cert_auth: bool,
     /// Clients' certificates that their CA has revoked: its lists, in PEM's form
     #[arg(long, env = "ETCD_CLIENT_CRL_FILE")]
@@ -129,7 +139,16 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_PEER_TRUSTED_CA_FILE")]
     peer_trusted_ca_file: Option<PathBuf>,
     /// Demand certificates of peers
-    #[arg(long, env = "ETCD_PEER_CLIENT_CERT_AUTH")]
+    #[arg(
+        long,
+        env = "ETCD_PEER_CLIENT_CERT_AUTH",
+        default_value = "false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = switch
+    )]
     peer_client_cert_auth: bool,
     /// Certificate to dial peers with [default: the certificate towards peers]
     #[arg(long, env = "ETCD_PEER_CLIENT_CERT_FILE")]
@@ -220,6 +239,15 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     go_duration(text).ok_or_else(|| format!("{text:?} is no duration such as 5s, 10m or 2h"))
+}
+
+/// Go's forms of yes and no: etcd's switches take a value, and kubeadm gives them one.
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("a switch is true or false".to_owned()),
+    }
 }
 
 fn tls_version(text: &str) -> Result<TlsVersion, String> {

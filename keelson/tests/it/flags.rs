@@ -22,6 +22,7 @@ fn a_flag_that_is_not_there_is_named() {
         ("--pre-vote=false", "--pre-vote=false: the store doesn't have this: elections always ask"),
         ("--auto-compaction-retention=x", "--auto-compaction-retention: \"x\" is no duration"),
         ("--peer-auto-tls", "--peer-auto-tls=true: the store doesn't have this: certificates must be given"),
+        ("--client-cert-auth=perhaps", "a switch is true or false"),
         ("--tls-min-version=TLS1.1", "invalid value 'TLS1.1' for '--tls-min-version"),
         ("--tls-max-version=SSL3", "there are TLS1.2 and TLS1.3"),
         ("--peer-cert-allowed-cn=m", "--peer-cert-allowed-* needs a trusted CA"),
@@ -155,7 +156,7 @@ fn the_end_of_a_member_is_an_object_as_well() {
     assert!(last["error"].as_str().is_some_and(|error| error.contains(&format!("listening on {url}"))), "{said}");
 }
 
-/// The flags that kubeadm 1.34 gives etcd, but for certificates; one setting that can't work ends it early.
+/// The flags that kubeadm 1.34 gives etcd, but for the certificates' files; one setting that can't work ends it early.
 #[test]
 fn flags_of_kubeadm_are_understood() {
     let flags = [
@@ -166,6 +167,8 @@ fn flags_of_kubeadm_are_understood() {
         "--listen-client-urls=http://127.0.0.1:2379",
         "--listen-metrics-urls=http://127.0.0.1:2381",
         "--listen-peer-urls=http://127.0.0.1:2380",
+        "--client-cert-auth=true",
+        "--peer-client-cert-auth=true",
         "--name=vm",
         "--snapshot-count=10000",
         "--watch-progress-notify-interval=5s",
