@@ -96,16 +96,7 @@ impl Engine {
     /// Answers as the leader; `None` if this member isn't.
     pub(crate) async fn answer_as_leader(&self, peers: &Peers, question: Question) -> Option<Reply> {
         let result = match question {
-            Question::Lease(LeaseQuestion { id, renew }) => {
-                let (reply, answer) = oneshot::channel();
-                self.send(Input::KeepAlive { lease: id, renew, reply });
-                return match tokio::time::timeout(QUICK_MAX, answer).await.ok()?.ok()? {
-                    Renewal::NotLeading => None,
-                    Renewal::Unknown => Some(Reply::Remaining(-1)),
-                    Renewal::Remaining(seconds) => Some(Reply::Remaining(seconds)),
-                    Renewal::OnceTakenBack(seconds) => self.take_back(id).await.map(|()| Reply::Remaining(seconds)),
-                };
-            }
+            Question::Lease(question) => return self.answer_for_lease(question).await.map(Reply::Remaining),
             Question::Member(MemberChange { change }) => self.change_members_here(peers, change?).await,
             Question::MoveLeader(to) => self.hand_over(to).await,
         };
@@ -114,6 +105,28 @@ impl Engine {
             Err(RequestError::NotLeader) => None,
             Err(error) => Some(Reply::Refused(error.to_string())),
         }
+    }
+
+    /// What is left of a lease, -1 if there is no such lease; `None` if this member doesn't lead.
+    async fn answer_for_lease(&self, LeaseQuestion { id, renew }: LeaseQuestion) -> Option<i64> {
+        let mut renewal = self.ask_lessor(id, renew).await?;
+        if renewal == Renewal::Unknown {
+            // Another member may have applied the grant, and told its client, before this one has.
+            self.linearize().await.ok()?;
+            renewal = self.ask_lessor(id, renew).await?;
+        }
+        match renewal {
+            Renewal::NotLeading => None,
+            Renewal::Unknown => Some(-1),
+            Renewal::Remaining(seconds) => Some(seconds),
+            Renewal::OnceTakenBack(seconds) => self.take_back(id).await.map(|()| seconds),
+        }
+    }
+
+    async fn ask_lessor(&self, lease: i64, renew: bool) -> Option<Renewal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::KeepAlive { lease, renew, reply });
+        tokio::time::timeout(QUICK_MAX, answer).await.ok()?.ok()
     }
 
     /// Makes the log say that a lease has its whole time; `None` if that isn't sure.
