@@ -161,6 +161,10 @@ impl Engine {
     /// `mayRemoveMember`, `mayPromote`.
     async fn check_change(&self, peers: &Peers, change: &Change) -> Result<(), RequestError> {
         let members = self.state.members();
+        if let Change::Promote(id) = change {
+            members.check(change)?;
+            self.check_learner(*id).await?;
+        }
         if !self.strict {
             return members.check(change);
         }
@@ -177,11 +181,7 @@ impl Engine {
                 members.check_quorum_without(*id)?;
                 self.check_removal(peers, &members, *id)?;
             }
-            Change::Promote(id) => {
-                members.check(change)?;
-                self.check_learner(*id).await?;
-                members.check_quorum_with_promoted()?;
-            }
+            Change::Promote(_) => members.check_quorum_with_promoted()?,
             Change::Update(_) | Change::Describe(_) => {}
         }
         members.check(change)
