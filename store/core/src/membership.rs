@@ -85,6 +85,17 @@ impl Members {
         self.removed.contains(&id)
     }
 
+    /// Whether a change was made, and maybe others after it.
+    #[must_use]
+    pub fn show(&self, change: &Change) -> bool {
+        match change {
+            Change::Add(member) => self.get(member.id).is_some() || self.was_removed(member.id),
+            Change::Remove(id) => self.get(*id).is_none(),
+            Change::Promote(id) => self.get(*id).is_none_or(|member| !member.is_learner),
+            Change::Update(_) | Change::Describe(_) => true,
+        }
+    }
+
     /// The number of a member's folder; `None` before it ran.
     #[must_use]
     pub fn folder(&self, id: u64) -> Option<u64> {

@@ -104,3 +104,16 @@ fn a_member_has_one_folder_in_its_life() {
     members.apply(&Change::Remove(1)).expect("removed");
     assert_eq!(members.folder(1), None);
 }
+
+#[test]
+fn a_change_that_was_made_shows_also_after_others() {
+    let mut members = three();
+    let (added, promoted) = (Change::Add(learner(4)), Change::Promote(4));
+    assert!(!members.show(&added) && members.show(&Change::Remove(4)));
+    members.apply(&added).expect("added");
+    assert!(members.show(&added) && !members.show(&promoted) && !members.show(&Change::Remove(4)));
+    members.apply(&promoted).expect("promoted");
+    assert!(members.show(&promoted));
+    members.apply(&Change::Remove(4)).expect("removed");
+    assert!([added, promoted, Change::Remove(4)].iter().all(|change| members.show(change)));
+}

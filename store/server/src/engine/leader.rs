@@ -39,8 +39,13 @@ impl Engine {
 
     /// Adds, removes or promotes a member; returns the members after it.
     pub(crate) async fn change_members(&self, peers: &Peers, change: Change) -> Result<Members, RequestError> {
-        let question = Question::Member(MemberChange { change: Some(change) });
-        members(self.ask(peers, question, REQUEST_MAX).await?)
+        let question = Question::Member(MemberChange { change: Some(change.clone()) });
+        let after = members(self.ask(peers, question, REQUEST_MAX).await?)?;
+        // Whoever asks this member next for its members finds the change in them, as in etcd. One that is removed
+        // itself may never hear of it; the change is made all the same.
+        let mut own = self.members();
+        let _ = tokio::time::timeout(REQUEST_MAX, own.wait_for(|members| members.show(&change))).await;
+        Ok(after)
     }
 
     /// Lets the leader hand over to a member.

@@ -78,7 +78,7 @@ impl Cluster for Service {
         if request.into_inner().linearizable {
             self.engine.linearize().await.map_err(status)?;
         }
-        let members = list(&self.engine.members().borrow());
+        let members = list(&self.engine.state.members());
         Ok(Response::new(MemberListResponse { header: self.member_header(), members }))
     }
 }
