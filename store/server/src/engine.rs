@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::{ConfChange, ConfState, Message};
@@ -180,6 +180,7 @@ pub(crate) struct Engine {
     waiting: Mutex<HashMap<u64, oneshot::Sender<(Outcome, Duration)>>>,
     questions: Mutex<HashMap<u64, oneshot::Sender<Option<peer_answer::Answer>>>>,
     next_request: AtomicU64,
+    next_lease: AtomicU64,
     applied: AtomicU64,
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
@@ -244,6 +245,14 @@ pub(crate) struct Opened {
     timing: OwnerTiming,
 }
 
+/// Where a member's leases begin: 16 bits of its number, 40 of the time, 8 to count with. A later run begins above an
+/// earlier one that chose fewer than 256 a millisecond. Source: etcd `pkg/idutil`.
+fn first_lease(member: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let time = u64::try_from(now % (1 << 40)).unwrap_or(0);
+    (member << 48) | (time << 8)
+}
+
 impl Engine {
     /// Opens the log of a member, to go on from its state.
     fn open(config: &Config, state: State, identity: &Identity, boot: u64) -> Result<Opened, OpenError> {
@@ -270,6 +279,7 @@ impl Engine {
             waiting: Mutex::new(HashMap::new()),
             // Numbers of one member never meet those of another, nor those of its earlier runs.
             next_request: AtomicU64::new(id.rotate_left(32) ^ boot),
+            next_lease: AtomicU64::new(first_lease(id)),
             applied: AtomicU64::new(applied),
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
@@ -328,6 +338,11 @@ impl Engine {
     /// Tells of each change of members.
     pub(crate) fn members(&self) -> watch::Receiver<Members> {
         self.members.subscribe()
+    }
+
+    /// A number for a lease whose client left the choice to us; never 0, never negative. Those of one member rise.
+    pub(crate) fn next_lease(&self) -> i64 {
+        (self.next_lease.fetch_add(1, Ordering::Relaxed) & (u64::MAX >> 1)).max(1).cast_signed()
     }
 
     pub(crate) fn applied(&self) -> u64 {

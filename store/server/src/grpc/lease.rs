@@ -20,13 +20,6 @@ use crate::auth::{Caller, guard};
 
 type Reply<T> = Result<Response<T>, Status>;
 
-/// A number for a lease whose client left the choice to us; never 0, never negative.
-fn choose_id(service: &Service) -> i64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let random = RandomState::new().hash_one(service.engine.id);
-    i64::try_from(random >> 1).unwrap_or(1).max(1)
-}
-
 impl Service {
     fn check_lease(&self, caller: &Caller, id: i64, access: Access) -> Result<(), RequestError> {
         let (mvcc, auth) = self.engine.state.read_as_user();
@@ -40,7 +33,7 @@ impl Lease for Service {
         let asker = self.asker(&request);
         let mut request = request.into_inner();
         if request.id == 0 {
-            request.id = choose_id(self);
+            request.id = self.engine.next_lease();
         }
         request.ttl = request.ttl.max(self.config.lease_ttl_min());
         let (answer, revision) = self.engine.propose(&asker, Command::LeaseGrant(request)).await.map_err(status)?;
