@@ -82,8 +82,10 @@ impl Maintenance for Service {
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Reply<HashResponse> {
-        let hashed = self.hash_kv_at(0).await?;
-        Ok(Response::new(HashResponse { header: self.header_now(), hash: hashed.hash }))
+        let Hashed { hash, compacted, revision } = self.hash_kv_at(0).await?;
+        // An empty store has one, too, as in etcd.
+        let all = [i64::from(hash), compacted, revision].map(i64::to_be_bytes).concat();
+        Ok(Response::new(HashResponse { header: self.header_now(), hash: crc32fast::hash(&all) }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Reply<HashKvResponse> {
