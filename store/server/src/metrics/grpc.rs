@@ -121,7 +121,8 @@ impl Grpc {
     fn ended(&self, call: Call, code: Code, took: Duration) {
         self.seconds.get_or_create(&call).observe(took.as_secs_f64());
         let Call { grpc_type, grpc_service, grpc_method } = call;
-        let grpc_code = format!("{code:?}").replace("Ok", "OK");
+        // Two names are written otherwise in Go.
+        let grpc_code = format!("{code:?}").replace("Ok", "OK").replace("Cancelled", "Canceled");
         self.handled.get_or_create(&Handled { grpc_type, grpc_service, grpc_method, grpc_code }).inc();
     }
 }
