@@ -100,6 +100,8 @@ pub(crate) fn routes(service: &Service) -> Routes {
         .add_service(MaintenanceServer::new(service.clone()))
         .add_service(LockServer::new(service.clone()))
         .add_service(ElectionServer::new(service.clone()))
+        // gRPC's own question, which balancers ask: as in etcd, who answers at all serves.
+        .add_service(tonic_health::server::health_reporter().1)
 }
 
 /// What a learner answers; a range only if it is serializable.

@@ -19,7 +19,7 @@ use crate::grpc::{Service, status};
 /// Whom a door lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
-    /// Anybody: he asks for a token, or whether he needs one.
+    /// Anybody: he asks for a token, or whether he needs one, or whether anybody is here.
     Open,
     /// Anybody: each message of the stream is decided by itself.
     Stream,
@@ -33,6 +33,8 @@ fn door(path: &str) -> Option<Door> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     Some(match (service, method) {
         ("etcdserverpb.Auth", "Authenticate" | "AuthStatus") => Door::Open,
+        // Balancers have no user.
+        ("grpc.health.v1.Health", "Check" | "Watch" | "List") => Door::Open,
         // Users may ask about themselves.
         ("etcdserverpb.Auth", "UserGet" | "RoleGet") => Door::User,
         ("etcdserverpb.Auth", "AuthEnable" | "AuthDisable" | "UserAdd" | "UserList" | "UserDelete") => Door::Root,

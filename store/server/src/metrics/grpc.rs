@@ -46,7 +46,7 @@ pub(crate) struct Grpc {
 }
 
 /// etcd's services and their methods.
-const SERVICES: [(&str, &[&str]); 8] = [
+const SERVICES: [(&str, &[&str]); 9] = [
     ("etcdserverpb.KV", &["Range", "Put", "DeleteRange", "Txn", "Compact", "RangeStream"]),
     ("etcdserverpb.Watch", &["Watch"]),
     ("etcdserverpb.Lease", &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]),
@@ -79,6 +79,7 @@ const SERVICES: [(&str, &[&str]); 8] = [
     ),
     ("v3lockpb.Lock", &["Lock", "Unlock"]),
     ("v3electionpb.Election", &["Campaign", "Proclaim", "Leader", "Observe", "Resign"]),
+    ("grpc.health.v1.Health", &["Check", "Watch"]),
 ];
 
 /// Service and method of a path; `None` for what isn't one of etcd's: whoever asks for anything else must not make
@@ -88,6 +89,7 @@ fn call(path: &str) -> Option<Call> {
     let (grpc_service, methods) = SERVICES.iter().find(|(name, _)| *name == service)?;
     let grpc_method = methods.iter().find(|name| **name == method)?;
     let grpc_type = match method {
+        "Watch" if service == "grpc.health.v1.Health" => "server_stream",
         "Watch" | "LeaseKeepAlive" => "bidi_stream",
         "Snapshot" | "Observe" | "RangeStream" => "server_stream",
         _ => "unary",
