@@ -60,6 +60,20 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     need("curl", "curl", "asks the HTTP endpoints"),
 ];
 
+/// To run etcd's own tests. etcd's package brings the Go packages that it needs.
+pub(crate) const FOR_INTEROP: &[Need] = &[
+    need("go", "golang-go", "compiles etcd's tests"),
+    need("/usr/share/gocode/src/go.etcd.io/etcd/raft/doc.go", "golang-etcd-server-dev", "holds what etcd's tests use"),
+    need(
+        "/usr/share/gocode/src/github.com/stretchr/testify/doc.go",
+        "golang-github-stretchr-testify-dev",
+        "is used by etcd's tests",
+    ),
+    need("/usr/bin/etcdctl", "etcd-client", "is what etcd's tests drive"),
+    need("patch", "patch", "changes etcd's tests"),
+    need("curl", "curl", "asks the HTTP endpoints"),
+];
+
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));

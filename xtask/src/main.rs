@@ -1,7 +1,8 @@
-//! The project's chores: `cargo xtask up | test | tidy | facts`.
+//! The project's chores: `cargo xtask up | test | interop | tidy | facts`.
 
 mod facts;
 mod install;
+mod interop;
 mod tidy;
 
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
 cargo xtask test              everything that CI checks
+cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
 cargo xtask tidy              what compilers don't check: edges, headers, marks
 cargo xtask facts --data DIR  derive the schema table from the facts about Kubernetes";
 
@@ -32,6 +34,8 @@ fn run(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["up", rest @ ..] => up(rest),
         ["test"] => test(),
+        ["interop", "etcd"] => interop_etcd("."),
+        ["interop", "etcd", regex] => interop_etcd(regex),
         ["tidy"] => tidy::check(&root()),
         ["facts", "--data", dir] => facts::run(Path::new(dir), &root().join("api/src/table")),
         _ => bail!("what to do?\n{HELP}"),
@@ -51,8 +55,13 @@ fn target_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
         return PathBuf::from(dir);
     }
+    cache_dir().join("target")
+}
+
+/// What is fetched and built once for all checkouts.
+fn cache_dir() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    home.join(".cache/keelson/target")
+    home.join(".cache/keelson")
 }
 
 fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
@@ -112,6 +121,12 @@ fn data_dir<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     arguments[at..].iter().take(words).copied().collect()
 }
 
+fn interop_etcd(regex: &str) -> Result<()> {
+    install::ensure(install::FOR_UP)?;
+    cargo("building", &["build", "--release", "--locked", "-p", "keelson"])?;
+    interop::etcd(&root(), &cache_dir(), &target_dir().join("release/keelson"), regex)
+}
+
 fn test() -> Result<()> {
     install::ensure(install::FOR_TESTS)?;
     cargo("formatting", &["fmt", "--all", "--check"])?;
@@ -121,5 +136,6 @@ fn test() -> Result<()> {
     // Beside the kubectls that are installed, the tests use Debian's.
     let old = install::debian_kubectl(&target_dir().join("kubectl-debian"))?.unwrap_or_default();
     let tests = ["test", "--release", "--locked", "--workspace"];
-    cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])
+    cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])?;
+    interop_etcd(".")
 }
