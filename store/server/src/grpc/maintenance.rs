@@ -93,7 +93,8 @@ impl Maintenance for Service {
         Ok(Response::new(HashKvResponse {
             header: self.header_now(),
             hash: hashed.hash,
-            compact_revision: hashed.compacted,
+            // As etcd says that nothing was compacted yet.
+            compact_revision: if hashed.compacted == 0 { -1 } else { hashed.compacted },
             hash_revision: hashed.revision,
         }))
     }

@@ -92,7 +92,9 @@ impl Line {
     /// What waited is stale: heartbeats and appends will be made anew.
     fn give_up_waiting(&self, queue: &mut mpsc::Receiver<Frame>) {
         let peer = self.greeting.to;
-        while queue.try_recv().is_ok() {}
+        while queue.try_recv().is_ok() {
+            self.engine.metrics.peers.not_sent(peer);
+        }
         self.engine.send(Input::Unreachable(peer));
     }
 

@@ -13,13 +13,15 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
 
-/// Sends frames behind the preface; returns all that come until the end.
+/// Sends frames once the server has told its settings; returns all that come until the end.
 fn frames_of(url: &str, sent: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("written");
-    stream.write_all(sent).expect("written");
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+    let size = stream.read(&mut piece).expect("settings");
+    bytes.extend_from_slice(&piece[..size]);
+    stream.write_all(sent).expect("written");
     // Cut off with something still unread is a reset.
     while let Ok(size @ 1..) = stream.read(&mut piece) {
         bytes.extend_from_slice(&piece[..size]);
