@@ -1,3 +1,5 @@
+// The way to a member's peer port, which tests cut.
+
 package integration
 
 import (

@@ -1,3 +1,5 @@
+// One member: a process of keelson, its flags, and what etcd's tests ask of it.
+
 package integration
 
 import (

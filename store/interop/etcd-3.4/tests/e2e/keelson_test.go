@@ -1,3 +1,5 @@
+// Ports for a test that runs beside others.
+
 package e2e
 
 import (
