@@ -206,8 +206,8 @@ fn node(plan: &Plan<'_>, pki: &Pki, server: &str, number: usize) -> Result<Recip
         ("kubelet-port", port.to_string()),
         ("kubelet-read-only-port", (port + 1).to_string()),
     ]);
-    // Its folder is made below TMPDIR.
-    let folder = plan.dir.join("nodes");
+    // Its folder and its runtime's socket are made below TMPDIR.
+    let folder = plan.dir.join("nodes").join(&name);
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut recipe = Recipe::new(plan.dir, &name, plan.programs.join("kubemark"), arguments);
     recipe.environment.push(("TMPDIR", shown(&folder)));
