@@ -188,9 +188,15 @@ impl Replica {
     }
 
     /// Takes a peer's message. One that makes no sense is dropped.
+    ///
+    /// So is what only a leader can serve, where this member doesn't lead any more: raft would send it on in the peer's
+    /// name. Who sent it learns of the new leader too.
     pub fn receive(&mut self, message: Message) {
-        if self.installing.is_some() && message.msg_type == MessageType::MsgTimeoutNow {
-            // A5. Whoever hands over waits in vain and goes on leading.
+        let is_late =
+            matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex) && !self.is_leader();
+        // A5. Whoever hands over waits in vain and goes on leading.
+        let is_early = self.installing.is_some() && message.msg_type == MessageType::MsgTimeoutNow;
+        if is_late || is_early {
             return;
         }
         // Local messages are never sent; a peer that forges one is ignored by raft-rs with an error.
@@ -236,7 +242,8 @@ impl Replica {
     }
 
     /// Asks for an index at which a read is linearizable; returns its context. The
-    /// request may be lost: ask again, with a new context.
+    /// request may be lost: ask again, with a new context. It is lost while
+    /// [`Replica::indexes_reads`] says no.
     pub fn read_index(&mut self) -> Vec<u8> {
         self.contexts += 1;
         let id = self.node.raft.id;
@@ -273,9 +280,11 @@ impl Replica {
         self.node.report_snapshot(peer, status);
     }
 
-    /// Asks another member to lead. Nothing is proposed meanwhile.
+    /// As the leader, asks another member to lead. Nothing is proposed meanwhile.
     pub fn transfer_to(&mut self, peer: u64) {
-        self.node.transfer_leader(peer);
+        if self.is_leader() {
+            self.node.transfer_leader(peer);
+        }
     }
 
     /// As the leader: the index up to which a member's log is known to be its own; `None` if it isn't a member.
@@ -407,6 +416,13 @@ impl Replica {
     pub fn leads_applied(&self) -> bool {
         let log = &self.node.raft.raft_log;
         self.is_leader() && log.term(log.applied).is_ok_and(|term| term == self.term())
+    }
+
+    /// Whether this member knows that its leader has committed an entry of its own term: until then a leader drops the
+    /// requests of [`Replica::read_index`], and tells nobody. Source: raft-rs `raft.rs`, `step_leader`, MsgReadIndex.
+    pub fn indexes_reads(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        self.leader() != 0 && log.term(log.committed).is_ok_and(|term| term == self.term())
     }
 
     /// The current term.

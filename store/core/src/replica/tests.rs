@@ -12,6 +12,8 @@ struct Member {
     applied: Vec<Vec<u8>>,
     /// Steps handed out and not yet durable.
     pending: VecDeque<Step>,
+    /// Contexts of reads that got their index.
+    answered: Vec<Vec<u8>>,
 }
 
 struct Cluster {
@@ -34,6 +36,7 @@ impl Cluster {
             disk: Log::new(0, 0, conf.clone()),
             applied: Vec::new(),
             pending: VecDeque::new(),
+            answered: Vec::new(),
         };
         let mut cluster = Self { members: (0..size).map(member).collect(), wire: VecDeque::new(), boots: 0 };
         (1..=size).for_each(|id| cluster.start(id));
@@ -68,7 +71,11 @@ impl Cluster {
         let Some(mut replica) = self.member(id).replica.take() else { return };
         loop {
             while let Some(mut step) = replica.poll() {
+                // A peer takes only what its sender says in its own name.
+                assert!(step.now.iter().chain(&step.after).all(|message| message.from == id), "in another's name");
                 self.wire.extend(std::mem::take(&mut step.now));
+                let reads = std::mem::take(&mut step.reads);
+                self.member(id).answered.extend(reads.into_iter().map(|read| read.request_ctx));
                 let applied: Vec<Entry> = std::mem::take(&mut step.apply);
                 for entry in &applied {
                     if entry.get_entry_type() == EntryType::EntryConfChange {
@@ -201,6 +208,59 @@ fn a_read_waits_for_a_majority() {
     assert!(cluster.replica(1).poll().is_some_and(|step| step.reads.is_empty()), "alone it can't know");
     let second = cluster.replica(1).read_index();
     assert_ne!(first, second, "A4");
+}
+
+/// A new leader drops the reads that come before it has committed an entry of its term; whoever asks as soon as he
+/// knows of one is answered without waiting for any tick.
+#[test]
+fn reads_are_asked_for_once_a_new_leader_can_answer() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    cluster.replica(1).transfer_to(2);
+    let (mut early, mut late) = ([const { None }; 3], [const { None }; 3]);
+    for _ in 0..1000 {
+        for id in 1..=3 {
+            let replica = cluster.replica(id);
+            let (at, elected) = (id as usize - 1, replica.term() == 2 && replica.leader() == 2);
+            let asked = if replica.indexes_reads() { &mut late[at] } else { &mut early[at] };
+            if elected && asked.is_none() {
+                *asked = Some(replica.read_index());
+            }
+            cluster.act(id, true);
+        }
+        let Some(message) = cluster.wire.pop_front() else { break };
+        cluster.replica(message.to).receive(message);
+    }
+    let answered = |cluster: &Cluster, at: usize, read: &Option<Vec<u8>>| {
+        read.as_ref().map(|context| cluster.members[at].answered.contains(context))
+    };
+    assert_eq!(answered(&cluster, 1, &early[1]), Some(false), "the new leader's own");
+    for at in 0..3 {
+        assert_eq!(answered(&cluster, at, &late[at]), Some(true), "member {}", at + 1);
+    }
+}
+
+/// What a member sent to a leader that has stopped leading meanwhile goes no further: it would go in another's name,
+/// and whoever receives it would end the connection, with all that was on its way.
+#[test]
+fn what_was_meant_for_a_deposed_leader_is_dropped() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    cluster.replica(2).propose(b"late".to_vec()).expect("a leader");
+    cluster.replica(2).read_index();
+    cluster.act(2, true);
+    let late = std::mem::take(&mut cluster.wire);
+    assert!(late.len() == 2 && late.iter().all(|message| message.to == 1), "both are on their way");
+    cluster.replica(1).transfer_to(3);
+    cluster.settle();
+    late.into_iter().for_each(|message| cluster.replica(1).receive(message));
+    // Only a leader hands over; raft would send this on to it in the name of the one who shall lead.
+    cluster.replica(1).transfer_to(2);
+    cluster.settle();
+    assert_eq!(cluster.replica(1).leader(), 3);
+    assert!((1..=3).all(|id| cluster.commands(id).is_empty()));
 }
 
 #[test]

@@ -271,12 +271,7 @@ impl Owner {
         self.replica.tick();
         self.stand_early();
         self.hand_over_if_stalled();
-        if let Some((_, _, since)) = &self.reads.asked
-            && self.ticks - since >= READ_RETRY_TICKS
-        {
-            self.engine.metrics.slow_read_indexes.inc();
-            self.ask_again();
-        }
+        self.retry_reads();
         if self.ticks.is_multiple_of(LEASE_TICKS) && self.lessor.leads() {
             self.end_leases();
             self.note_remaining();
@@ -415,6 +410,19 @@ impl Owner {
         self.ask_again();
     }
 
+    /// What was asked for may be lost on its way.
+    fn retry_reads(&mut self) {
+        let late = match &self.reads.asked {
+            Some((_, _, since)) => self.ticks - since >= READ_RETRY_TICKS,
+            // Held back for want of a leader who can answer.
+            None => !self.reads.waiting.is_empty() && self.ticks.is_multiple_of(READ_RETRY_TICKS),
+        };
+        if late {
+            self.engine.metrics.slow_read_indexes.inc();
+            self.ask_again();
+        }
+    }
+
     fn ask_again(&mut self) {
         if let Some((_, readers, _)) = self.reads.asked.take() {
             self.reads.waiting.extend(readers);
@@ -423,6 +431,10 @@ impl Owner {
 
     fn ask_for_reads(&mut self) {
         self.reads.waiting.retain(|reader| !reader.is_closed());
+        if !self.replica.indexes_reads() {
+            // Asked now, it would be lost; the leader's first commit comes by here.
+            return;
+        }
         if self.reads.asked.is_none() && !self.reads.waiting.is_empty() {
             let context = self.replica.read_index();
             self.reads.asked = Some((context, std::mem::take(&mut self.reads.waiting), self.ticks));
