@@ -73,6 +73,8 @@ pub(crate) const FOR_INTEROP: &[Need] = &[
     need("patch", "patch", "changes etcd's tests"),
     need("curl", "curl", "asks the HTTP endpoints"),
 ];
+/// To build Kubernetes.
+pub(crate) const FOR_KUBERNETES: &[Need] = &[need("go", "golang-go", "compiles Kubernetes")];
 
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

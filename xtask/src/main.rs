@@ -3,6 +3,7 @@
 mod facts;
 mod install;
 mod interop;
+mod kubernetes;
 mod tidy;
 
 use std::ffi::OsStr;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
 cargo xtask test              everything that CI checks
 cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
+cargo xtask interop kubernetes [ARGUMENTS]  Kubernetes' control plane on `keelson store`, 15 minutes of churn
 cargo xtask tidy              what compilers don't check: edges, headers, marks
 cargo xtask facts --data DIR  derive the schema table from the facts about Kubernetes";
 
@@ -36,6 +38,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["test"] => test(),
         ["interop", "etcd"] => interop_etcd("."),
         ["interop", "etcd", regex] => interop_etcd(regex),
+        ["interop", "kubernetes", rest @ ..] => interop_kubernetes(rest),
         ["tidy"] => tidy::check(&root()),
         ["facts", "--data", dir] => facts::run(Path::new(dir), &root().join("api/src/table")),
         _ => bail!("what to do?\n{HELP}"),
@@ -125,6 +128,25 @@ fn interop_etcd(regex: &str) -> Result<()> {
     install::ensure(install::FOR_UP)?;
     cargo("building", &["build", "--release", "--locked", "-p", "keelson"])?;
     interop::etcd(&root(), &cache_dir(), &target_dir().join("release/keelson"), regex)
+}
+
+/// `--etcd` runs the same on Debian's etcd; everything else is the example's.
+fn interop_kubernetes(arguments: &[&str]) -> Result<()> {
+    let etcd = arguments.contains(&"--etcd");
+    install::ensure(if etcd { install::FOR_TESTS } else { install::FOR_UP })?;
+    install::ensure(install::FOR_KUBERNETES)?;
+    cargo("building", &["build", "--release", "--locked", "-p", "keelson"])?;
+    cargo("building the driver", &["build", "--release", "--locked", "-p", "benches", "--example", "kubernetes"])?;
+    let programs = kubernetes::programs(&cache_dir())?;
+    let dir = std::env::temp_dir().join(format!("keelson-kubernetes-{}", std::process::id()));
+    let mut run = Command::new(target_dir().join("release/examples/kubernetes"));
+    run.arg("--kubernetes").arg(programs).arg("--dir").arg(&dir);
+    if !etcd {
+        run.arg("--keelson").arg(target_dir().join("release/keelson"));
+    }
+    let status = run.args(arguments.iter().filter(|a| **a != "--etcd")).status().context("running the driver")?;
+    println!("== report, chart and logs: {}", dir.display());
+    if status.success() { Ok(()) } else { bail!("Kubernetes' control plane on the store: {status}") }
 }
 
 fn test() -> Result<()> {
