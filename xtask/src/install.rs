@@ -73,6 +73,7 @@ pub(crate) const FOR_INTEROP: &[Need] = &[
     need("patch", "patch", "changes etcd's tests"),
     need("curl", "curl", "asks the HTTP endpoints"),
 ];
+
 /// To build Kubernetes.
 pub(crate) const FOR_KUBERNETES: &[Need] = &[need("go", "golang-go", "compiles Kubernetes")];
 
