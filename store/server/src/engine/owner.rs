@@ -1,5 +1,7 @@
 //! The owner: the one thread that touches the replica.
 
+mod reads;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -11,7 +13,6 @@ use store_core::lease::{Lessor, Renewal};
 use store_core::membership::Members;
 use store_core::replica::{Replica, Step, Watchdog};
 use store_core::wire::{AlarmType, Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::ToState;
@@ -19,11 +20,10 @@ use super::persist::ToLog;
 use super::{End, Engine, Input, Position};
 use crate::peers::Peers;
 use crate::state::Received;
+use reads::Reads;
 
 /// Inputs taken before effects are carried out: what comes together is proposed together.
 const INPUTS_AT_ONCE: usize = 512;
-/// Ticks after which a read that got no index is asked for again.
-const READ_RETRY_TICKS: u64 = 5;
 /// Entries and bytes kept in memory for followers that are a little behind.
 const KEEP_ENTRIES: usize = 5_000;
 const KEEP_BYTES: u64 = 32 << 20;
@@ -37,17 +37,6 @@ const LEAVE_TICKS: u64 = 10;
 const STALL_ELECTIONS: u64 = 2;
 /// Ticks between two looks at leases.
 const LEASE_TICKS: u64 = 5;
-
-type Reader = oneshot::Sender<Result<(), RequestError>>;
-
-/// Linearizable reads on their way (E2): all that wait share one round.
-#[derive(Default)]
-struct Reads {
-    waiting: Vec<Reader>,
-    asked: Option<(Vec<u8>, Vec<Reader>, u64)>,
-    /// Confirmed at an index that the state hasn't applied yet.
-    confirmed: Vec<(u64, Vec<Reader>)>,
-}
 
 /// What the owner must know of time.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +174,7 @@ impl Owner {
                     self.replica.transfer_to(to);
                 }
             }
-            Input::Read(reader) => self.reads.waiting.push(reader),
+            Input::Read(reader) => self.reads.wait(reader),
             Input::Persisted(number) => {
                 self.disk.persisted(self.ticks, number);
                 self.replica.persisted(number);
@@ -385,14 +374,7 @@ impl Owner {
         if !step.apply.is_empty() {
             let _ = self.to_state.send(ToState::Apply(step.apply));
         }
-        for read in step.reads {
-            if let Some((context, readers, _)) = self.reads.asked.take_if(|(context, ..)| *context == read.request_ctx)
-            {
-                drop(context);
-                self.reads.confirmed.push((read.index, readers));
-            }
-        }
-        self.answer_reads();
+        self.reads_confirmed(&step.reads);
         if let Some((leader, is_self)) = step.leader {
             self.leader_changed(leader, is_self);
         }
@@ -408,46 +390,6 @@ impl Owner {
         self.lessor.resign();
         self.take_over_leases();
         self.ask_again();
-    }
-
-    /// What was asked for may be lost on its way.
-    fn retry_reads(&mut self) {
-        let late = match &self.reads.asked {
-            Some((_, _, since)) => self.ticks - since >= READ_RETRY_TICKS,
-            // Held back for want of a leader who can answer.
-            None => !self.reads.waiting.is_empty() && self.ticks.is_multiple_of(READ_RETRY_TICKS),
-        };
-        if late {
-            self.engine.metrics.slow_read_indexes.inc();
-            self.ask_again();
-        }
-    }
-
-    fn ask_again(&mut self) {
-        if let Some((_, readers, _)) = self.reads.asked.take() {
-            self.reads.waiting.extend(readers);
-        }
-    }
-
-    fn ask_for_reads(&mut self) {
-        self.reads.waiting.retain(|reader| !reader.is_closed());
-        if !self.replica.indexes_reads() {
-            // Asked now, it would be lost; the leader's first commit comes by here.
-            return;
-        }
-        if self.reads.asked.is_none() && !self.reads.waiting.is_empty() {
-            let context = self.replica.read_index();
-            self.reads.asked = Some((context, std::mem::take(&mut self.reads.waiting), self.ticks));
-        }
-    }
-
-    fn answer_reads(&mut self) {
-        let applied = self.engine.applied();
-        for (_, readers) in self.reads.confirmed.extract_if(.., |(index, _)| *index <= applied) {
-            for reader in readers {
-                let _ = reader.send(Ok(()));
-            }
-        }
     }
 
     /// A leader answers for the leases once it has applied an entry of its own term: all that was committed before.
