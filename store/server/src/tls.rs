@@ -147,14 +147,17 @@ fn needed_pair(tls: &Tls) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer
     pair(tls)?.ok_or_else(|| TlsError("a certificate and its key are needed".to_owned()))
 }
 
-/// The lists of revoked certificates; none without a file.
+/// The lists of revoked certificates, in PEM's form or one in DER's as CAs publish it; none without a file.
 fn revoked(tls: &Tls) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let Some(path) = &tls.crl_file else { return Ok(Vec::new()) };
-    let pem = read(path)?;
-    let lists: Result<Vec<_>, _> = rustls_pemfile::crls(&mut pem.as_slice()).collect();
+    let bytes = read(path)?;
+    if x509_parser::parse_x509_crl(&bytes).is_ok_and(|(rest, _)| rest.is_empty()) {
+        return Ok(vec![bytes.into()]);
+    }
+    let lists: Result<Vec<_>, _> = rustls_pemfile::crls(&mut bytes.as_slice()).collect();
     match lists {
         Ok(lists) if !lists.is_empty() => Ok(lists),
-        _ => Err(TlsError(format!("{} holds no list of revoked certificates in PEM's form", path.display()))),
+        _ => Err(TlsError(format!("{} holds no list of revoked certificates, in PEM or DER", path.display()))),
     }
 }
 

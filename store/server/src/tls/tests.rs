@@ -72,6 +72,7 @@ impl Authority {
         let path = self.path("revoked.pem");
         let list = list.signed_by(&self.issuer).expect("a list");
         std::fs::write(&path, list.pem().expect("PEM")).expect("written");
+        std::fs::write(self.path("revoked.crl"), list.der()).expect("written");
         path
     }
 }
@@ -118,6 +119,9 @@ async fn whom_the_ca_has_revoked_is_refused() {
     assert_eq!(name(between(&checking, &good).await), Ok(Some("good".to_owned())));
     let refused = between(&checking, &bad).await.expect_err("revoked");
     assert!(refused.contains("Revoked"), "{refused}");
+    let in_der = Tls { crl_file: Some(ca.path("revoked.crl")), ..plain.clone() };
+    assert_eq!(name(between(&in_der, &good).await), Ok(Some("good".to_owned())));
+    assert!(between(&in_der, &bad).await.is_err_and(|refused| refused.contains("Revoked")));
     // Who dials looks as well.
     let dialling = Tls { crl_file: Some(ca.revoke(&[1])), ..good };
     let refused = between(&plain, &dialling).await.expect_err("revoked");
