@@ -78,7 +78,8 @@ const APPLY_BYTES_MAX: u64 = 16 << 20;
 pub struct Replica {
     node: RawNode<Log>,
     term_and_vote: (u64, u64),
-    leader: u64,
+    /// Who leads, since which term, and this member's part, as [`Step::leader`] told last.
+    leader: (u64, u64),
     role: StateRole,
     contexts: u64,
     boot: u64,
@@ -116,7 +117,8 @@ pub struct Step {
     pub apply: Vec<Entry>,
     /// Read requests that may be answered once their index is applied.
     pub reads: Vec<ReadState>,
-    /// The new leader (0: none), if it changed, and whether it is this member.
+    /// The new leader (0: none), if it or its term changed, and whether it is this member. What was sent to the one
+    /// before may be lost: a leader that was elected again needn't know of it.
     pub leader: Option<(u64, bool)>,
 }
 
@@ -163,7 +165,7 @@ impl Replica {
         Self {
             term_and_vote: (hard_state.term, hard_state.vote),
             node,
-            leader: 0,
+            leader: (0, 0),
             role: StateRole::Follower,
             contexts: 0,
             boot,
@@ -390,10 +392,11 @@ impl Replica {
     }
 
     fn note_leader(&mut self, step: &mut Step) {
-        let (leader, role) = (self.node.raft.leader_id, self.node.raft.state);
+        let (id, role) = (self.leader(), self.node.raft.state);
+        let leader = (id, if id == 0 { 0 } else { self.term() });
         if (leader, role) != (self.leader, self.role) {
             (self.leader, self.role) = (leader, role);
-            step.leader = Some((leader, role == StateRole::Leader));
+            step.leader = Some((id, role == StateRole::Leader));
         }
     }
 

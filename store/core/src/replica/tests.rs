@@ -241,6 +241,20 @@ fn reads_are_asked_for_once_a_new_leader_can_answer() {
     }
 }
 
+/// Who waits for what it sent to a leader must hear that this leader began anew, even if it never saw it gone.
+#[test]
+fn a_leader_that_is_elected_again_is_a_new_one() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    let replica = cluster.replica(2);
+    for (term, told) in [(1, None), (2, Some((1, false))), (2, None)] {
+        replica.receive(Message { msg_type: MessageType::MsgHeartbeat, from: 1, to: 2, term, ..Message::default() });
+        let steps: Vec<Step> = std::iter::from_fn(|| replica.poll()).collect();
+        assert_eq!(steps.iter().rev().find_map(|step| step.leader), told, "term {term}");
+    }
+}
+
 /// What a member sent to a leader that has stopped leading meanwhile goes no further: it would go in another's name,
 /// and whoever receives it would end the connection, with all that was on its way.
 #[test]
