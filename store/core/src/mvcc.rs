@@ -19,12 +19,14 @@ mod compaction;
 mod index;
 mod live;
 mod range;
+mod reading;
 #[cfg(test)]
 mod tests;
 
 pub use index::Version;
 pub use live::{LEASE_BYTES, version_bytes};
 pub use range::{Search, in_range, key_value};
+pub use reading::Reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 

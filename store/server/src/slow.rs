@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use store_core::wire::command::Request;
 use store_core::wire::request_op::Request as Op;
-use store_core::wire::{Command, RangeRequest, RangeResponse, TxnRequest};
+use store_core::wire::{Command, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 
 /// Time between lines.
 const EVERY: Duration = Duration::from_secs(1);
@@ -145,6 +145,15 @@ impl Slow {
         if let Some(held) = self.passes(phases) {
             let kind = if request.serializable { "serializable range" } else { "range" };
             let described = Described { kind, key: shown(&request.key), parts: 1, bytes: request.encoded_len() };
+            self.tell(&described, answer.encoded_len(), phases, held);
+        }
+    }
+
+    /// A transaction that only reads was read.
+    pub(crate) fn read_txn(&self, request: &TxnRequest, answer: &TxnResponse, phases: &Phases) {
+        if let Some(held) = self.passes(phases) {
+            let (key, parts) = of_txn(request);
+            let described = Described { kind: "read-only txn", key, parts, bytes: request.encoded_len() };
             self.tell(&described, answer.encoded_len(), phases, held);
         }
     }

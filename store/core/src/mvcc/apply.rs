@@ -210,7 +210,7 @@ fn note_remaining(state: &mut Mvcc, checkpoint: &LeaseCheckpoint, writes: &mut W
 }
 
 /// Which branch each transaction takes, nested ones after their parents, in order.
-fn path(state: &Mvcc, request: &TxnRequest, values: &impl Values) -> Result<Vec<bool>, RequestError> {
+pub(super) fn path(state: &Mvcc, request: &TxnRequest, values: &impl Values) -> Result<Vec<bool>, RequestError> {
     let mut taken = true;
     for compare in &request.compare {
         if !holds(state, compare, values)? {
@@ -227,7 +227,7 @@ fn path(state: &Mvcc, request: &TxnRequest, values: &impl Values) -> Result<Vec<
     Ok(all)
 }
 
-fn branch(request: &TxnRequest, taken: bool) -> &[RequestOp] {
+pub(super) fn branch(request: &TxnRequest, taken: bool) -> &[RequestOp] {
     if taken { &request.success } else { &request.failure }
 }
 
@@ -287,7 +287,7 @@ fn compare_one(compare: &Compare, kv: &KeyValue) -> bool {
 ///
 /// `ended` are the keys from which on earlier operations delete everything: no other deletion may meet a put. etcd
 /// panics if a put then keeps the value or lease of such a key.
-fn check_txn<'a>(
+pub(super) fn check_txn<'a>(
     state: &Mvcc,
     request: &'a TxnRequest,
     path: &[bool],

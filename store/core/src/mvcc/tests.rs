@@ -2,6 +2,7 @@
 
 mod as_etcd;
 mod live;
+mod reading;
 
 use super::*;
 use crate::wire::command::Request;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use store_core::auth::{Asker, Auth};
 use store_core::errors::RequestError;
-use store_core::mvcc::{Answer, check};
+use store_core::mvcc::{Answer, Mvcc, Reading, check};
 use store_core::wire::command::Request as Command;
 use store_core::wire::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
@@ -16,7 +16,7 @@ use super::range_stream::{Pieces, may_read};
 use super::services::kv_server::Kv;
 use super::{Service, status};
 use crate::admission::Held;
-use crate::auth::guard;
+use crate::auth::{Caller, guard};
 use crate::slow::Phases;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -37,6 +37,38 @@ impl Service {
         }
         self.engine.propose(asker, command).await.map_err(status)
     }
+
+    /// Answers a transaction that only reads: not by the log, and within the bounds of large answers.
+    async fn read_txn(&self, caller: Caller, request: TxnRequest) -> Reply<TxnResponse> {
+        let is_serializable = Reading::is_serializable(&request);
+        let command = Command::Txn(request);
+        check::request(&command, self.config.max_txn_ops).map_err(status)?;
+        let (begun, mut phases) = (Instant::now(), Phases::default());
+        if !is_serializable {
+            self.engine.linearize().await.map_err(status)?;
+            phases.consensus = begun.elapsed();
+        }
+        let service = self.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let Command::Txn(request) = &command else { return Err(mismatch()) };
+            service.engine.metrics.txns.inc();
+            let mut share = service.engine.admission.share();
+            let allow = |mvcc: &Mvcc, auth: &Auth| auth.permit(mvcc, &caller.at(auth), &command);
+            let read = service.engine.state.read_txn(request, allow, |bytes| share.grow(bytes));
+            let (mut answer, revision) = read.map_err(status)?;
+            answer.header = service.header(revision);
+            phases.apply = begun.elapsed().saturating_sub(phases.consensus);
+            service.engine.slow.read_txn(request, &answer, &phases);
+            let mut response = Response::new(answer);
+            response.extensions_mut().insert(Held::from(share));
+            Ok(response)
+        });
+        answer.await.map_err(|_| abandoned())?
+    }
+}
+
+fn abandoned() -> Status {
+    Status::internal("the read was abandoned")
 }
 
 /// An answer of another kind than its command's would be a fault of ours.
@@ -73,7 +105,7 @@ impl Kv for Service {
             response.extensions_mut().insert(Held::from(share));
             Ok(response)
         });
-        answer.await.map_err(|_| Status::internal("the read was abandoned"))?
+        answer.await.map_err(|_| abandoned())?
     }
 
     type RangeStreamStream = Pieces;
@@ -104,6 +136,9 @@ impl Kv for Service {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Reply<TxnResponse> {
+        if Reading::suits(request.get_ref()) {
+            return self.read_txn(guard::caller(&request), request.into_inner()).await;
+        }
         let asker = self.asker(&request);
         let command = Command::Txn(request.into_inner());
         let (Answer::Txn(mut answer), revision) = self.commit(&asker, command).await? else {

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use store_core::auth::Auth;
 use store_core::errors::RequestError;
-use store_core::mvcc::{Search, Values, key_value};
-use store_core::wire::{KeyValue, RangeRequest, RangeResponse};
+use store_core::machine::Machine;
+use store_core::mvcc::{Mvcc, Reading, Search, Values, key_value};
+use store_core::wire::{KeyValue, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 
 use super::State;
+use super::disk::Disk;
 
 /// Keys that are looked at before others may have the state.
 const SLICE_KEYS: usize = 2_000;
@@ -52,6 +54,15 @@ impl Drop for Pin<'_> {
     }
 }
 
+/// A read whose keys are found; its values are still on disk.
+struct Found<'a, T> {
+    read: T,
+    disk: Arc<Disk>,
+    /// The newest revision when it began.
+    newest: i64,
+    _pins: Vec<Pin<'a>>,
+}
+
 impl State {
     /// Answers a read, if users and roles `allow` it, and the revision at which it was answered. The header is the
     /// caller's. `admit` is told the bytes of the answer as it grows.
@@ -64,27 +75,63 @@ impl State {
         allow: impl Fn(&Auth) -> Result<(), RequestError>,
         admit: impl FnMut(usize) -> Result<(), RequestError>,
     ) -> Result<(RangeResponse, i64), RequestError> {
+        let begin = |machine: &Machine, _: &Disk| {
+            allow(&machine.auth)?;
+            Search::new(&machine.mvcc, request)
+        };
+        let found = self.find(begin, std::slice::from_mut)?;
+        Ok((found.read.finish(&*found.disk, admit)?, found.newest))
+    }
+
+    /// Answers a transaction that only reads, all of it as of one revision; else as [`State::range`].
+    ///
+    /// # Errors
+    /// [`RequestError`] of `allow` or `admit`, or what it would be refused for in the log.
+    pub(crate) fn read_txn(
+        &self,
+        request: &TxnRequest,
+        allow: impl Fn(&Mvcc, &Auth) -> Result<(), RequestError>,
+        admit: impl FnMut(usize) -> Result<(), RequestError>,
+    ) -> Result<(TxnResponse, i64), RequestError> {
+        let begin = |machine: &Machine, disk: &Disk| {
+            allow(&machine.mvcc, &machine.auth)?;
+            Reading::new(&machine.mvcc, request, disk)
+        };
+        let found = self.find(begin, |reading| &mut reading.searches)?;
+        Ok((found.read.finish(&*found.disk, admit)?, found.newest))
+    }
+
+    /// Begins a read in one state and looks for the keys of all its searches.
+    fn find<T>(
+        &self,
+        begin: impl Fn(&Machine, &Disk) -> Result<T, RequestError>,
+        searches: impl Fn(&mut T) -> &mut [Search],
+    ) -> Result<Found<'_, T>, RequestError> {
         loop {
-            let (search, _pin, disk, newest) = {
+            let mut found = {
                 let current = self.current.read();
-                let mvcc = &current.machine.mvcc;
-                allow(&current.machine.auth)?;
-                let mut search = Search::new(mvcc, request)?;
-                let more = search.go_on(mvcc, SLICE_KEYS);
-                let pin = self.pins.pin(search.revision());
-                ((search, more), pin, current.disk.clone(), mvcc.revision())
+                let mut read = begin(&current.machine, &current.disk)?;
+                let pins = searches(&mut read).iter().map(|search| self.pins.pin(search.revision())).collect();
+                let newest = current.machine.mvcc.revision();
+                Found { read, disk: current.disk.clone(), newest, _pins: pins }
             };
-            let (mut search, mut more) = search;
-            while more {
-                let current = self.current.read();
-                // A snapshot that replaced the state may have collected the revision: begin again.
-                if !Arc::ptr_eq(&current.disk, &disk) {
-                    break;
-                }
-                more = search.go_on(&current.machine.mvcc, SLICE_KEYS);
+            let disk = found.disk.clone();
+            if searches(&mut found.read).iter_mut().all(|search| self.find_keys(search, &disk)) {
+                return Ok(found);
             }
-            if !more {
-                return Ok((search.finish(&*disk, admit)?, newest));
+        }
+    }
+
+    /// Looks for a search's keys, slice by slice; `false` if a snapshot replaced the state meanwhile, which may have
+    /// collected the revision: then the read begins again.
+    fn find_keys(&self, search: &mut Search, disk: &Arc<Disk>) -> bool {
+        loop {
+            let current = self.current.read();
+            if !Arc::ptr_eq(&current.disk, disk) {
+                return false;
+            }
+            if !search.go_on(&current.machine.mvcc, SLICE_KEYS) {
+                return true;
             }
         }
     }

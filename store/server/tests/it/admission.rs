@@ -1,6 +1,7 @@
 //! Large answers hold a bounded number of bytes together, until clients take them.
 
-use store_core::wire::{PutRequest, RangeRequest, RangeResponse};
+use store_core::wire::request_op::Request as Op;
+use store_core::wire::{PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest};
 use tonic::Code;
 
 use crate::cluster::Cluster;
@@ -11,6 +12,10 @@ const VALUES: usize = 16;
 
 fn everything() -> RangeRequest {
     RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() }
+}
+
+fn op(request: Op) -> RequestOp {
+    RequestOp { request: Some(request) }
 }
 
 async fn list(server: &Server) -> RangeResponse {
@@ -36,12 +41,17 @@ async fn who_does_not_take_a_large_answer_holds_up_large_ones_alone() {
     let mut untaken = reader.range_untaken(everything()).await;
     let refused = server.call(Call::Range(everything())).await.expect_err("others hold it all");
     assert_eq!(refused, (Code::ResourceExhausted, "etcdserver: too many requests".to_owned()));
+    // Nor is it to be had by a transaction.
+    let in_txn = TxnRequest { success: vec![op(Op::RequestRange(everything()))], ..TxnRequest::default() };
+    assert_eq!(server.call(Call::Txn(in_txn.clone())).await.expect_err("others hold it all"), refused);
     // What is small isn't held up.
     server.call(Call::Range(RangeRequest { keys_only: true, ..everything() })).await.expect("keys");
     let taken = untaken.message().await.expect("no error").expect("an answer");
     assert_eq!((taken.kvs.len(), taken.count), (VALUES, VALUES as i64));
     assert_eq!(untaken.message().await.expect("the end"), None);
     assert_eq!(list(&server).await.kvs, taken.kvs);
+    let Ok(Reply::Txn(answer)) = server.call(Call::Txn(in_txn)).await else { panic!("a list in a transaction") };
+    assert_eq!(answer.responses.len(), 1);
     // Nor does one that goes away hold anything.
     let untaken = reader.range_untaken(everything()).await;
     drop(untaken);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use store_core::wire::request_op::Request as Op;
 use store_core::wire::watch_request::RequestUnion;
 use store_core::wire::{
-    PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    PutRequest, RangeRequest, RangeResponse, RequestOp, StatusRequest, StatusResponse, TxnRequest, WatchCreateRequest,
+    WatchRequest, WatchResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -121,6 +122,31 @@ async fn a_large_revision_comes_in_marked_fragments() {
         fragments.push((response.events.len(), response.fragment));
     }
     assert_eq!(fragments, [(3, false), (2, true), (1, false)]);
+}
+
+/// A transaction that only reads needs no log, and no leader if its reads don't.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_of_reads_is_a_read() {
+    let mut cluster = Cluster::started(3).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    put(&server, "k".to_owned(), b"v".to_vec()).await;
+    let reading = |serializable: bool| {
+        let read = RangeRequest { key: "k".into(), serializable, ..RangeRequest::default() };
+        let op = RequestOp { request: Some(Op::RequestRange(read)) };
+        Call::Txn(TxnRequest { success: vec![op], ..TxnRequest::default() })
+    };
+    let status = "/etcdserverpb.Maintenance/Status";
+    let before: StatusResponse = server.unary(status, StatusRequest {}).await.expect("a status");
+    for _ in 0..10 {
+        server.call(reading(false)).await.expect("a read");
+    }
+    let after: StatusResponse = server.unary(status, StatusRequest {}).await.expect("a status");
+    assert_eq!(before.raft_index, after.raft_index, "reads leave the log alone");
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    let here = server.call(reading(true)).await.expect("what this member has");
+    assert!(matches!(here, Reply::Txn(answer) if answer.succeeded && answer.responses.len() == 1));
+    assert!(server.call(reading(false)).await.is_err(), "nobody can say what is true now");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
