@@ -33,7 +33,13 @@ pub(crate) fn run(endpoint: &Endpoint, line: &str, lease: &str) -> (bool, String
     let user = words.next_if(|word| word.starts_with('@')).map(|word| word[1..].to_owned());
     let mut command = Command::new("timeout");
     command.args(["-k", "5"]);
-    command.arg(if matches!(words.peek(), Some(&"watch" | &"elect")) { SECONDS_MAX } else { "30" }).arg("etcdctl");
+    let patience = match words.peek() {
+        Some(&"watch" | &"elect") => SECONDS_MAX,
+        // Its load takes a minute.
+        Some(&"check") => "150",
+        _ => "30",
+    };
+    command.arg(patience).arg("etcdctl");
     command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint.url]);
     if let Some([ca, cert, key]) = &endpoint.tls {
         command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);

@@ -157,10 +157,47 @@ async fn those_who_do_not_read_cost_bounded_memory_and_miss_nothing() {
 
 /// As many as a stream may have.
 const OF_A_STREAM: usize = 10_000;
+const OF_A_MEMBER: usize = 100_000;
 
 fn creates(key: String) -> WatchRequest {
     let create = WatchCreateRequest { key: key.into(), ..WatchCreateRequest::default() };
     WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+}
+
+/// A stream with as many watchers as there may be, of `k0`, `k1` and so on; and the next answer that it gives.
+struct Full {
+    requests: mpsc::Sender<WatchRequest>,
+    answers: Streaming<WatchResponse>,
+}
+
+impl Full {
+    async fn new(url: &str) -> Self {
+        let (requests, receiver) = mpsc::channel(16);
+        let answers = Server::connect(url).await.watch(receiver).await;
+        let asking = requests.clone();
+        let asked = tokio::spawn(async move {
+            for n in 0..OF_A_STREAM {
+                asking.send(creates(format!("k{n}"))).await.expect("the stream lives");
+            }
+        });
+        let mut full = Self { requests, answers };
+        for n in 0..OF_A_STREAM {
+            let answer = full.next().await;
+            assert!(answer.created && !answer.canceled && answer.watch_id == n as i64, "{answer:?}");
+        }
+        asked.await.expect("asked");
+        full
+    }
+
+    async fn next(&mut self) -> WatchResponse {
+        let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("in time");
+        answer.expect("a response").expect("one")
+    }
+
+    async fn one_more(&mut self) -> WatchResponse {
+        self.requests.send(creates("more".to_owned())).await.expect("the stream lives");
+        self.next().await
+    }
 }
 
 /// One watcher more than there may be is refused in plain words, and harms none of the others.
@@ -168,41 +205,43 @@ fn creates(key: String) -> WatchRequest {
 async fn a_stream_has_so_many_watchers_and_no_more() {
     let cluster = Cluster::started(1).await;
     let (url, server) = (cluster.url(0), Server::connect(&cluster.url(0)).await);
-    let (requests, receiver) = mpsc::channel(16);
-    let mut answers = Server::connect(&url).await.watch(receiver).await;
-    let asking = requests.clone();
-    let asked = tokio::spawn(async move {
-        for n in 0..=OF_A_STREAM {
-            asking.send(creates(format!("k{n}"))).await.expect("the stream lives");
-        }
-    });
-    let mut next = async || {
-        let answer = tokio::time::timeout(PATIENCE, answers.message()).await.expect("in time");
-        answer.expect("a response").expect("one")
-    };
-    for n in 0..OF_A_STREAM {
-        let answer = next().await;
-        assert!(answer.created && !answer.canceled && answer.watch_id == n as i64, "{answer:?}");
-    }
-    let refused = next().await;
+    let mut full = Full::new(&url).await;
+    let refused = full.one_more().await;
     assert!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
     assert_eq!(refused.cancel_reason, "etcdserver: too many watchers on the stream");
-    asked.await.expect("asked");
     assert_eq!(metric(&url, "etcd_debugging_mvcc_watcher_total").await, OF_A_STREAM);
     // The others go on, here and elsewhere.
     let put = |key: &str| Call::Put(PutRequest { key: key.to_owned().into(), ..PutRequest::default() });
     for (key, id) in [("k0", 0), ("k9999", 9999)] {
         server.call(put(key)).await.expect("a put");
-        let told = next().await;
+        let told = full.next().await;
         assert_eq!((told.watch_id, told.events.len()), (id, 1), "{told:?}");
     }
     Watcher::of_everything(&url).await;
     // One that goes makes room.
     let cancel = WatchRequest { request_union: Some(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 7 })) };
-    requests.send(cancel).await.expect("the stream lives");
-    let ended = next().await;
+    full.requests.send(cancel).await.expect("the stream lives");
+    let ended = full.next().await;
     assert!(ended.canceled && ended.watch_id == 7, "{ended:?}");
-    requests.send(creates("again".to_owned())).await.expect("the stream lives");
-    let created = next().await;
+    let created = full.one_more().await;
     assert!(created.created && !created.canceled, "{created:?}");
+}
+
+/// So it is for a member: however many streams a client opens, it can't have more than its memory bears.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_has_so_many_watchers_and_no_more() {
+    let cluster = Cluster::started(1).await;
+    let url = cluster.url(0);
+    let mut streams = Vec::new();
+    for _ in 0..OF_A_MEMBER / OF_A_STREAM {
+        streams.push(Full::new(&url).await);
+    }
+    let (requests, receiver) = mpsc::channel(1);
+    let mut one = Full { requests, answers: Server::connect(&url).await.watch(receiver).await };
+    let refused = one.one_more().await;
+    assert_eq!((refused.created, refused.canceled, refused.watch_id), (true, true, -1));
+    assert_eq!(refused.cancel_reason, "etcdserver: too many watchers on the member");
+    // A client that goes makes room.
+    streams.pop();
+    while !one.one_more().await.cancel_reason.is_empty() {}
 }

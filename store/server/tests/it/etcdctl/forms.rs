@@ -2,6 +2,7 @@
 //! etcd gives it, whatever their values; and mirrors, which need one of each.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -124,4 +125,55 @@ async fn a_check_of_memory_reads_what_it_needs() {
     let checked = tokio::task::spawn_blocking(move || run(&endpoint, "check datascale --load=s", ""));
     let (success, text) = checked.await.expect("no panic");
     assert!(success && text.contains("PASS: Approximate system memory used"), "{text}");
+}
+
+/// A minute of small load: what is judged is the machine, that a judgement is made is the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_of_speed_runs_to_its_end() {
+    let cluster = Cluster::started(1).await;
+    let endpoint = Endpoint::plain(&cluster.url(0));
+    let checked = tokio::task::spawn_blocking(move || run(&endpoint, "check perf --load=s", ""));
+    let (_, text) = checked.await.expect("no panic");
+    for judged in ["Throughput", "Slowest request", "Stddev"] {
+        assert!(text.contains(judged), "{judged} isn't in {text}");
+    }
+    assert!(!text.contains("context deadline exceeded"), "{text}");
+}
+
+/// What somebody sees who watches by hand: what was, what happens, and how far he has seen.
+fn watch_by_hand(endpoint: &Endpoint) -> Vec<String> {
+    assert!(run(endpoint, "put k was", "").0);
+    let mut watching = std::process::Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", &endpoint.url, "watch", "--interactive"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("etcdctl is installed (Debian's package etcd-client)");
+    let (mut keyboard, screen) = (watching.stdin.take().expect("piped"), watching.stdout.take().expect("piped"));
+    let mut screen = BufReader::new(screen).lines();
+    let mut seen: Vec<String> = Vec::new();
+    let mut see = |number: usize| seen.extend(screen.by_ref().take(number).map(|line| line.expect("a line")));
+    keyboard.write_all(b"watch k --rev=2\n").expect("typed");
+    see(3);
+    assert!(run(endpoint, "put k is", "").0);
+    see(3);
+    keyboard.write_all(b"progress\n").expect("typed");
+    see(1);
+    keyboard.write_all(b"watch k --rev=2 --prev-kv\n").expect("typed");
+    see(8);
+    watching.kill().expect("killed");
+    watching.wait().expect("ended");
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_by_hand_sees_what_etcd_shows() {
+    let cluster = Cluster::started(1).await;
+    let ours = Endpoint::plain(&cluster.url(0));
+    let watched = tokio::task::spawn_blocking(move || {
+        let etcd = Etcd::start();
+        assert_eq!(watch_by_hand(&ours), watch_by_hand(&Endpoint::plain(&etcd.url)));
+    });
+    tokio::time::timeout(Duration::from_secs(60), watched).await.expect("all is shown").expect("the same is shown");
 }
