@@ -1,6 +1,7 @@
-//! Certificates that a CA has signed and that must bear certain names besides.
+//! Certificates that are trusted, and that must bear certain names besides.
 //!
-//! Source: etcd `client/pkg/transport/listener.go`: the same names hold for who dials and for who is dialled.
+//! Source: etcd `client/pkg/transport/listener.go`: the same names hold for who dials and for who is dialled; Go
+//! `crypto/x509`, `Certificate.Verify`: a trusted certificate is trusted itself, whatever else it may sign.
 
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use x509_parser::time::ASN1Time;
 
-use super::{TlsError, common_name};
+use super::{TlsError, certificates, common_name};
 use crate::config::Tls;
 
 /// A verifier of chains, and the names of which one is needed.
@@ -19,7 +21,16 @@ use crate::config::Tls;
 struct Named<V: ?Sized> {
     common_names: Vec<String>,
     hosts: Vec<ServerName<'static>>,
+    /// Those that may be shown themselves. A chain never ends with a CA's certificate, but who signs his own, as
+    /// `openssl req -x509` does, has no other.
+    trusted: Vec<CertificateDer<'static>>,
     chains: Arc<V>,
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Client,
+    Server,
 }
 
 impl<V: ?Sized> Named<V> {
@@ -29,7 +40,34 @@ impl<V: ?Sized> Named<V> {
             host.map_err(|_| TlsError(format!("{name:?} is no hostname that a certificate could be for")))
         };
         let hosts = tls.allowed_hostnames.iter().map(host).collect::<Result<_, _>>()?;
-        Ok(Self { common_names: tls.allowed_cns.clone(), hosts, chains })
+        let trusted = match &tls.trusted_ca_file {
+            // What is revoked only chains are asked about.
+            Some(ca) if tls.crl_file.is_none() => certificates(ca)?,
+            _ => Vec::new(),
+        };
+        Ok(Self { common_names: tls.allowed_cns.clone(), hosts, trusted, chains })
+    }
+
+    /// Whether a certificate is one of the trusted CAs' own, now and for this side.
+    fn trusts(&self, certificate: &CertificateDer<'_>, side: Side, now: UnixTime) -> bool {
+        if !self.trusted.iter().any(|trusted| trusted == certificate) {
+            return false;
+        }
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+        let is_now = i64::try_from(now.as_secs())
+            .ok()
+            .and_then(|seconds| ASN1Time::from_timestamp(seconds).ok())
+            .is_some_and(|now| parsed.validity().is_valid_at(now));
+        let is_for_side = match parsed.extended_key_usage() {
+            Ok(None) => true,
+            Ok(Some(usage)) => match side {
+                _ if usage.value.any => true,
+                Side::Client => usage.value.client_auth,
+                Side::Server => usage.value.server_auth,
+            },
+            Err(_) => false,
+        };
+        parsed.is_ca() && is_now && is_for_side
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
@@ -73,8 +111,10 @@ impl ClientCertVerifier for Named<dyn ClientCertVerifier> {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chains.verify_client_cert(end_entity, intermediates, now)?;
-        self.check(end_entity).map(|()| verified)
+        if !self.trusts(end_entity, Side::Client, now) {
+            self.chains.verify_client_cert(end_entity, intermediates, now)?;
+        }
+        self.check(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -109,8 +149,12 @@ impl ServerCertVerifier for Named<dyn ServerCertVerifier> {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        self.check(end_entity).map(|()| verified)
+        if self.trusts(end_entity, Side::Server, now) {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        } else {
+            self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        }
+        self.check(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
@@ -210,4 +210,44 @@ async fn versions_and_suites_are_those_that_were_chosen() {
     let weak = Tls { cipher_suites: vec!["TLS_RSA_WITH_AES_128_CBC_SHA".to_owned()], ..any };
     let refused = server(&weak).expect_err("weak").to_string();
     assert!(refused.contains("TLS_RSA_WITH_AES_128_CBC_SHA isn't offered; there are TLS_"), "{refused}");
+}
+
+/// A certificate that signed itself, as a CA's; what it is for, and until which year.
+fn own(dir: &Authority, host: &str, usages: &[ExtendedKeyUsagePurpose], until: i32) -> Tls {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new([host.to_owned()]).expect("a host");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.extended_key_usages = usages.to_vec();
+    params.not_after = date_time_ymd(until, 1, 1);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let (cert_file, key_file) = (dir.path("own.crt"), dir.path("own.key"));
+    std::fs::write(&cert_file, certificate.pem()).expect("written");
+    std::fs::write(&key_file, key.serialize_pem()).expect("written");
+    Tls {
+        trusted_ca_file: Some(cert_file.clone()),
+        cert_file: Some(cert_file),
+        key_file: Some(key_file),
+        ..Tls::default()
+    }
+}
+
+#[tokio::test]
+async fn one_that_signed_its_own_is_trusted_by_who_has_it() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let dirs: Vec<Authority> = (0..5).map(|_| Authority::new()).collect();
+    let good = own(&dirs[0], "here", &[], 2100);
+    assert!(between(&good, &good).await.is_ok());
+    let both = own(&dirs[1], "here", &[ClientAuth, ServerAuth], 2100);
+    assert!(between(&both, &both).await.is_ok());
+    let refused = between(&good, &both).await.expect_err("not the trusted one");
+    assert!(refused.contains("UnknownIssuer") || refused.contains("CaUsedAsEndEntity"), "{refused}");
+    for (tls, why) in [
+        (own(&dirs[2], "there", &[], 2100), "not valid for name"),
+        (own(&dirs[3], "here", &[ClientAuth], 2100), "CaUsedAsEndEntity"),
+        // Which of its faults the library finds first is its own matter.
+        (own(&dirs[4], "here", &[], 2020), "invalid peer certificate"),
+    ] {
+        let refused = between(&tls, &tls).await.expect_err(why);
+        assert!(refused.starts_with("client: ") && refused.contains(why), "{why}: {refused}");
+    }
 }
