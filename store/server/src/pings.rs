@@ -152,21 +152,20 @@ fn goaway(last_stream: u32) -> Vec<u8> {
 }
 
 impl<S: AsyncWrite + Unpin> Policed<S> {
-    /// Writes what is left of the last frame; then the connection is at its end.
-    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Writes what is left of the last frame, as far as the client takes it at once: who doesn't read isn't waited
+    /// for. Then the connection is at its end.
+    fn leave(&mut self, cx: &mut Context<'_>) -> io::Error {
         if let Stage::Leaving(frame, done) = &mut self.stage {
             while *done < frame.len() {
-                match ready!(Pin::new(&mut self.inner).poll_write(cx, &frame[*done..])) {
-                    Ok(size) if size > 0 => *done += size,
-                    Ok(_) => break,
-                    Err(error) => return Poll::Ready(error),
+                match Pin::new(&mut self.inner).poll_write(cx, &frame[*done..]) {
+                    Poll::Ready(Ok(size)) if size > 0 => *done += size,
+                    _ => break,
                 }
             }
-            if let Err(error) = ready!(Pin::new(&mut self.inner).poll_flush(cx)) {
-                return Poll::Ready(error);
-            }
+            // Whether it comes to him is the client's matter.
+            let _ = Pin::new(&mut self.inner).poll_flush(cx);
         }
-        Poll::Ready(io::Error::other("the client pings too often"))
+        io::Error::other("the client pings too often")
     }
 }
 
@@ -182,14 +181,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Policed<S> {
             }
             buf.set_filled(before);
         }
-        this.poll_leave(cx).map(Err)
+        Poll::Ready(Err(this.leave(cx)))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Policed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if matches!(self.stage, Stage::Leaving(..)) {
-            return self.poll_leave(cx).map(Err);
+            return Poll::Ready(Err(self.leave(cx)));
         }
         let size = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         self.went(&bytes[..size]);
@@ -202,7 +201,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Policed<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if matches!(self.stage, Stage::Leaving(..)) {
-            return self.poll_leave(cx).map(Err);
+            return Poll::Ready(Err(self.leave(cx)));
         }
         let size = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))?;
         let mut left = size;

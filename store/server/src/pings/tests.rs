@@ -80,3 +80,21 @@ async fn half_a_frame_is_not_cut_through() {
     client.read_to_end(&mut sent).await.expect("readable");
     assert_eq!(sent, answer[..50]);
 }
+
+/// A client that pings and doesn't read must not keep its connection by it.
+#[tokio::test]
+async fn who_does_not_read_is_cut_off_all_the_same() {
+    let (mut client, server) = tokio::io::duplex(64);
+    let mut policed = Policed::new(server, Duration::from_secs(5));
+    let (bytes, mut read) = ([PREFACE, &frame(PING, 0, 0, &[0; 8]).repeat(4)].concat(), Vec::new());
+    let sending = tokio::spawn(async move {
+        // It is cut off before it has sent all.
+        let _ = client.write_all(&bytes).await;
+        client
+    });
+    policed.write_all(&frame(DATA, 0, 1, &[0; 64 - HEAD_BYTES])).await.expect("room for one frame");
+    let ended = tokio::time::timeout(Duration::from_secs(60), policed.read_to_end(&mut read)).await;
+    assert!(ended.expect("it doesn't wait for the client").is_err());
+    drop(policed);
+    drop(sending.await.expect("sent"));
+}
