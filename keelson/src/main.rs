@@ -9,6 +9,7 @@ mod pki;
 mod server;
 mod status;
 mod store_args;
+mod store_file;
 mod store_flags;
 mod store_import;
 mod store_snapshot;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -104,15 +105,42 @@ fn read(arguments: Vec<String>) -> Result<(Cli, Vec<String>)> {
     if arguments.get(1).map(String::as_str) != Some("store") {
         return Ok((Cli::parse_from(arguments), Vec::new()));
     }
-    let (arguments, mut words) = store_flags::sort_out(arguments)?;
-    let cli = Cli::parse_from(arguments);
+    let (file, arguments) = store_file::take(arguments)?;
+    let (given, words) = store_flags::sort_out(arguments)?;
     let command = Cli::command();
-    let store = command.find_subcommand("store").into_iter().flat_map(clap::Command::get_arguments);
-    let known = store.filter_map(|flag| flag.get_env()?.to_str().map(str::to_owned)).collect();
+    let cli = Cli::from_arg_matches(&command.clone().get_matches_from(&given))?;
+    match file.or_else(store_file::variable) {
+        Some(file) if matches!(&cli.command, Command::Store(args) if args.tool.is_none()) => by_file(&file, command),
+        _ => by_flags(cli, words, &command),
+    }
+}
+
+fn store_flags(command: &clap::Command) -> impl Iterator<Item = &clap::Arg> {
+    command.find_subcommand("store").into_iter().flat_map(clap::Command::get_arguments)
+}
+
+/// What the flags and variables say.
+fn by_flags(cli: Cli, mut words: Vec<String>, command: &clap::Command) -> Result<(Cli, Vec<String>)> {
+    let known = store_flags(command).filter_map(|flag| flag.get_env()?.to_str().map(str::to_owned)).collect();
     let variables =
         std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
     words.extend(store_flags::look_at(variables, &known)?);
     Ok((cli, words))
+}
+
+/// What a file of settings says: then flags and variables say nothing, as in etcd.
+fn by_file(file: &std::path::Path, command: clap::Command) -> Result<(Cli, Vec<String>)> {
+    let is_named = |flag: &clap::Arg, name: &str| {
+        flag.get_long() == Some(name) || flag.get_all_aliases().is_some_and(|others| others.contains(&name))
+    };
+    let is_known = |name: &str| store_flags(&command).any(|flag| is_named(flag, name)) || store_flags::is_etcds(name);
+    let flags = store_file::flags(file, is_known)?;
+    let own = ["keelson", "store"].map(str::to_owned).into_iter();
+    let (given, mut words) = store_flags::sort_out(own.chain(flags).collect())?;
+    words.push(format!("settings come from {}: other flags and variables say nothing", file.display()));
+    let without_variable = |flag: clap::Arg| flag.env(clap::builder::Resettable::Reset);
+    let command = command.mut_subcommand("store", |store| store.mut_args(without_variable));
+    Ok((Cli::from_arg_matches(&command.get_matches_from(given))?, words))
 }
 
 /// mimalloc's switch for touching arenas in advance. With it on, the kernel backs a small process's heap

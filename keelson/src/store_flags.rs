@@ -35,13 +35,19 @@ const IDLE: &[(&str, &str)] = &[
     ("self-signed-cert-validity", "no certificate is made here"),
     ("log-rotation-config-json", "logs aren't rotated by the store"),
     ("v2-deprecation", "there is no v2 API"),
+    ("enable-pprof", "there is no profiler in it"),
+    ("discovery-fallback", "there is no discovery"),
+    ("proxy-failure-wait", "there is no v2 proxy"),
+    ("proxy-refresh-interval", "there is no v2 proxy"),
+    ("proxy-dial-timeout", "there is no v2 proxy"),
+    ("proxy-write-timeout", "there is no v2 proxy"),
+    ("proxy-read-timeout", "there is no v2 proxy"),
 ];
 
 /// Passed over if they say what holds anyway, else refused.
 const FIXED: &[(&str, &[&str], &str)] = &[
     ("pre-vote", &["true"], "elections always ask before they begin"),
     ("enable-v2", &["false"], "there is no v2 API"),
-    ("enable-pprof", &["false"], "there is no profiler in it"),
     ("enable-grpc-gateway", &["false"], "there is no JSON gateway"),
     ("logger", &["zap"], "lines are written as zap does"),
     ("enable-log-rotation", &["false"], "let logrotate do it, with copytruncate"),
@@ -61,7 +67,6 @@ const FIXED: &[(&str, &[&str], &str)] = &[
 
 /// What is asked for isn't there.
 const MISSING: &[(&str, &str)] = &[
-    ("config-file", "give flags or ETCD_* variables"),
     ("wal-dir", "the log lies in --data-dir: mount a disk of its own at DATA-DIR/log"),
     ("discovery", "name the members with --initial-cluster"),
     ("discovery-endpoints", "name the members with --initial-cluster"),
@@ -80,6 +85,11 @@ enum Fate {
     Refused(&'static str),
 }
 
+/// Whether etcd has this flag and the store hasn't.
+pub(crate) fn is_etcds(name: &str) -> bool {
+    !matches!(fate(name, ""), Fate::Kept)
+}
+
 fn fate(name: &str, value: &str) -> Fate {
     let find = |table: &[(&str, &'static str)]| table.iter().find(|(known, _)| *known == name).map(|(_, why)| *why);
     if let Some(why) = find(IDLE) {
@@ -95,7 +105,7 @@ fn fate(name: &str, value: &str) -> Fate {
 fn is_switch(name: &str) -> bool {
     let fixed = FIXED.iter().find(|(known, ..)| *known == name);
     fixed.is_some_and(|(_, same, _)| same.iter().any(|value| matches!(*value, "true" | "false")))
-        || matches!(name, "experimental-initial-corrupt-check" | "initial-election-tick-advance")
+        || matches!(name, "enable-pprof" | "experimental-initial-corrupt-check" | "initial-election-tick-advance")
 }
 
 /// Takes flags out that change nothing here; returns the others, and what to say of those.
@@ -173,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_refused_by_name() {
-        for flag in ["--wal-dir=/w", "--pre-vote=false", "--enable-v2", "--unsafe-no-fsync", "--config-file"] {
+        for flag in ["--wal-dir=/w", "--pre-vote=false", "--enable-v2", "--unsafe-no-fsync", "--discovery=x"] {
             let refused = sort_out(owned(&["keelson", "store", flag])).expect_err("refused");
             let name = flag.split('=').next().unwrap_or_default();
             assert!(refused.to_string().starts_with(name), "{refused}");

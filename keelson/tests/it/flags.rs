@@ -17,7 +17,7 @@ fn a_flag_that_is_not_there_is_named() {
     let table = [
         ("--nonsense", "unexpected argument '--nonsense'"),
         ("-nonsense=1", "unexpected argument '--nonsense'"),
-        ("--config-file=/etc/etcd.yaml", "--config-file=/etc/etcd.yaml: the store doesn't have this"),
+        ("--config-file=/nowhere/etcd.yml", "reading /nowhere/etcd.yml: No such file"),
         ("--discovery=https://x", "--discovery=https://x: the store doesn't have this"),
         ("--pre-vote=false", "--pre-vote=false: the store doesn't have this: elections always ask"),
         ("--auto-compaction-retention=x", "--auto-compaction-retention: \"x\" is no duration"),
@@ -179,4 +179,49 @@ fn flags_of_kubeadm_are_understood() {
     assert!(said.contains("--bcrypt-cost must be between"), "{said}");
     assert!(said.contains("--snapshot-count changes nothing here: the log is cut by its size"), "{said}");
     assert!(said.contains("unrecognized environment variable ETCD_NONSENSE=1"), "{said}");
+}
+
+/// The sample that comes with etcd 3.6, but for where things are: as a file, most of it left empty or as it comes.
+#[test]
+fn a_configuration_file_says_everything() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = || format!("http://127.0.0.1:{}", crate::ports::free_port(20_000..32_000));
+    let (client, peer, data) = (url(), url(), dir.path().join("store"));
+    let settings = format!(
+        "# This is the configuration file.\nname: 'by-file'\ndata-dir: {}\nwal-dir:\nsnapshot-count: 10000\n\
+         heartbeat-interval: 100\nelection-timeout: 1000\nquota-backend-bytes: 0\nlisten-peer-urls: {peer}\n\
+         listen-client-urls: {client}\nmax-snapshots: 5\nmax-wals: 5\ncors:\n\
+         initial-advertise-peer-urls: {peer}\nadvertise-client-urls: {client}\ndiscovery:\n\
+         discovery-fallback: 'proxy'\ndiscovery-proxy:\ndiscovery-srv:\ninitial-cluster:\n\
+         initial-cluster-token: 'etcd-cluster'\ninitial-cluster-state: 'new'\nstrict-reconfig-check: false\n\
+         enable-pprof: true\nproxy: 'off'\nproxy-failure-wait: 5000\nproxy-read-timeout: 0\n\
+         client-transport-security:\n  cert-file:\n  client-cert-auth: false\n  auto-tls: false\n\
+         peer-transport-security:\n  cert-file:\n  client-cert-auth: false\n  auto-tls: false\n\
+         self-signed-cert-validity: 1\nlog-level: debug\nlogger: zap\nlog-outputs: [stderr]\n\
+         force-new-cluster: false\nauto-compaction-mode: periodic\nauto-compaction-retention: \"1\"\n\
+         tls-min-version: 'TLS1.2'\ntls-max-version: 'TLS1.3'\n",
+        data.display()
+    );
+    let file = dir.path().join("etcd.conf.yml");
+    std::fs::write(&file, &settings).expect("written");
+    let child = Command::new(env!("CARGO_BIN_EXE_keelson"))
+        .args(["store", "--name", "by-flag", "--config-file"])
+        .arg(&file)
+        .env("ETCD_NAME", "by-variable")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut member = Member(child.expect("keelson"));
+    let mut said = member.said();
+    assert!(said.any(|line| line.contains("leader changed")), "it leads");
+    // Whoever doesn't read holds up who writes.
+    let rest = std::thread::spawn(move || said.for_each(drop));
+    let listed = ["--endpoints", &client, "member", "list"];
+    let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(listed).output().expect("etcdctl");
+    assert!(output.status.success() && text(&output).contains(&format!("by-file, {peer}, {client}")), "{output:?}");
+    drop(member);
+    rest.join().expect("read");
+    std::fs::write(&file, format!("{settings}listen-clients: x\n")).expect("written");
+    let refused = text(&store(&["--config-file", &file.display().to_string()], &[]));
+    assert!(refused.contains("etcd.conf.yml: listen-clients is no setting of the store"), "{refused}");
 }
