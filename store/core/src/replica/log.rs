@@ -186,16 +186,22 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
+        // It must join the log that follows it.
+        let index_min = request_index.max(self.first - 1);
         match &self.offered {
-            // It must join the log that follows it.
-            Some(snapshot) if snapshot.get_metadata().index >= request_index.max(self.first - 1) => {
-                Ok(snapshot.clone())
-            }
+            Some(snapshot) if snapshot.get_metadata().index >= index_min && knows(snapshot, to) => Ok(snapshot.clone()),
             _ => {
-                self.wanted.set(Some(request_index.max(self.first - 1)));
+                self.wanted.set(Some(index_min));
                 Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }
         }
     }
+}
+
+/// Whether a member is one in a snapshot: a member refuses one in which it isn't. One that was made for somebody else
+/// may be older than its membership.
+fn knows(snapshot: &Snapshot, member: u64) -> bool {
+    let members = snapshot.get_metadata().get_conf_state();
+    members.voters.contains(&member) || members.learners.contains(&member)
 }

@@ -297,6 +297,20 @@ fn a_member_too_far_behind_asks_for_a_snapshot() {
     assert!(cluster.replica(1).wanted_snapshot().is_some());
 }
 
+/// A copy made for one member is of no use to another that was added since: it would refuse it for ever.
+#[test]
+fn a_new_member_needs_a_snapshot_in_which_it_is_one() {
+    let conf = ConfState::from((vec![1, 2], vec![3]));
+    let mut log = Log::new(10, 1, conf.clone());
+    let mut snapshot = Snapshot::default();
+    (snapshot.mut_metadata().index, snapshot.mut_metadata().term) = (10, 1);
+    snapshot.mut_metadata().set_conf_state(conf);
+    log.offer_snapshot(snapshot);
+    assert!(log.snapshot(0, 2).is_ok() && log.snapshot(0, 3).is_ok() && log.wanted_snapshot().is_none());
+    assert!(log.snapshot(0, 4).is_err());
+    assert_eq!(log.wanted_snapshot(), Some(10), "another one is made");
+}
+
 /// A member that has just been given a snapshot up to index 10, and the step that installs it.
 fn given_a_snapshot() -> (Replica, Step) {
     let conf = ConfState::from((vec![1, 2, 3], vec![]));
