@@ -180,6 +180,8 @@ pub(crate) struct Engine {
     waiting: Mutex<HashMap<u64, oneshot::Sender<(Outcome, Duration)>>>,
     questions: Mutex<HashMap<u64, oneshot::Sender<Option<peer_answer::Answer>>>>,
     next_request: AtomicU64,
+    /// How long a request may take.
+    patience: Duration,
     next_lease: AtomicU64,
     applied: AtomicU64,
     position: watch::Sender<Position>,
@@ -279,6 +281,7 @@ impl Engine {
             waiting: Mutex::new(HashMap::new()),
             // Numbers of one member never meet those of another, nor those of its earlier runs.
             next_request: AtomicU64::new(id.rotate_left(32) ^ boot),
+            patience: requests::patience(config.election_timeout),
             next_lease: AtomicU64::new(first_lease(id)),
             applied: AtomicU64::new(applied),
             position: watch::Sender::new(Position::default()),

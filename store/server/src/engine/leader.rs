@@ -15,7 +15,7 @@ use store_core::wire::peer_question::Question;
 use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseQuestion, MemberChange, command::Request};
 use tokio::sync::oneshot;
 
-use super::requests::{REQUEST_MAX, WAITING_MAX};
+use super::requests::WAITING_MAX;
 use super::{Engine, Input};
 use crate::peers::Peers;
 
@@ -40,22 +40,22 @@ impl Engine {
     /// Adds, removes or promotes a member; returns the members after it.
     pub(crate) async fn change_members(&self, peers: &Peers, change: Change) -> Result<Members, RequestError> {
         let question = Question::Member(MemberChange { change: Some(change.clone()) });
-        let after = members(self.ask(peers, question, REQUEST_MAX).await?)?;
+        let after = members(self.ask(peers, question, self.patience).await?)?;
         // Whoever asks this member next for its members finds the change in them, as in etcd. One that is removed
         // itself may never hear of it; the change is made all the same.
         let mut own = self.members();
-        let _ = tokio::time::timeout(REQUEST_MAX, own.wait_for(|members| members.show(&change))).await;
+        let _ = tokio::time::timeout(self.patience, own.wait_for(|members| members.show(&change))).await;
         Ok(after)
     }
 
     /// Lets the leader hand over to a member.
     pub(crate) async fn move_leader(&self, peers: &Peers, to: u64) -> Result<(), RequestError> {
-        members(self.ask(peers, Question::MoveLeader(to), REQUEST_MAX).await?).map(|_| ())
+        members(self.ask(peers, Question::MoveLeader(to), self.patience).await?).map(|_| ())
     }
 
     /// Asks the leader, who may be this member, until there is an answer.
     async fn ask(&self, peers: &Peers, question: Question, patience: Duration) -> Result<Reply, RequestError> {
-        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        let deadline = tokio::time::Instant::now() + self.patience;
         loop {
             self.wait_for_leader(deadline).await?;
             let leader = self.position.borrow().leader;
@@ -227,7 +227,7 @@ impl Engine {
         let mut position = self.position.subscribe();
         self.send(Input::Transfer { to: (to != 0).then_some(to) });
         let leads = |leader: u64| leader != 0 && if to == 0 { leader != self.id } else { leader == to };
-        match tokio::time::timeout(REQUEST_MAX, position.wait_for(|p| leads(p.leader))).await {
+        match tokio::time::timeout(self.patience, position.wait_for(|p| leads(p.leader))).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(RequestError::Stopped),
             Err(_) => Err(RequestError::TransferTimeout),

@@ -15,10 +15,14 @@ use crate::slow::Phases;
 /// Requests that wait for their command to be applied, and their bytes.
 pub(super) const WAITING_MAX: usize = 20_000;
 pub(super) const WAITING_BYTES_MAX: usize = 256 << 20;
-/// How long a request may take before its outcome counts as unknown.
-pub(super) const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// Pause before a dropped proposal is made again.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a request may take before its outcome counts as unknown: disks may be slow, and a leader may be lost and
+/// another elected meanwhile. Source: etcd `ServerConfig.ReqTimeout`.
+pub(super) fn patience(election_timeout: Duration) -> Duration {
+    Duration::from_secs(5) + 2 * election_timeout
+}
 
 impl Engine {
     /// Commits somebody's request and returns its answer (E1).
@@ -65,7 +69,7 @@ impl Engine {
         input: impl Fn(oneshot::Sender<()>) -> Input,
         phases: &mut Phases,
     ) -> Outcome {
-        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        let deadline = tokio::time::Instant::now() + self.patience;
         loop {
             let leaderless = Instant::now();
             let led = self.wait_for_leader(deadline).await;
@@ -107,13 +111,14 @@ impl Engine {
         match found {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(RequestError::Stopped),
-            Err(_) => Err(RequestError::NoLeader),
+            // In etcd's words: only who asks for it is told that there is no leader.
+            Err(_) => Err(RequestError::Timeout),
         }
     }
 
     /// Waits until a read of the state is linearizable (E2).
     pub(crate) async fn linearize(&self) -> Result<(), RequestError> {
-        let deadline = tokio::time::Instant::now() + REQUEST_MAX;
+        let deadline = tokio::time::Instant::now() + self.patience;
         self.wait_for_leader(deadline).await?;
         let (sender, ready) = oneshot::channel();
         if !self.send(Input::Read(sender)) {
