@@ -4,6 +4,7 @@
 //! over it: a package that starts processes where etcd's starts its servers in the test's own, and the list of
 //! tests that are left out, each with its reason. Every test runs in a process of its own, with ports of its own.
 
+mod functional;
 mod list;
 mod run;
 mod source;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+
+pub(crate) use functional::{Member, functional};
 
 use crate::install;
 use list::Skipped;

@@ -13,9 +13,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use interop::Member;
+
 const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
 cargo xtask test              everything that CI checks
 cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
+cargo xtask interop functional [--etcd] [RE]  etcd's functional tester, 15 minutes of disasters, cases whose names match
 cargo xtask interop kubernetes [ARGUMENTS]  Kubernetes' control plane on `keelson store`, 15 minutes of churn
 cargo xtask tidy              what compilers don't check: edges, headers, marks
 cargo xtask facts --data DIR  derive the schema table from the facts about Kubernetes";
@@ -38,6 +41,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["test"] => test(),
         ["interop", "etcd"] => interop_etcd("."),
         ["interop", "etcd", regex] => interop_etcd(regex),
+        ["interop", "functional", rest @ ..] => interop_functional(rest),
         ["interop", "kubernetes", rest @ ..] => interop_kubernetes(rest),
         ["tidy"] => tidy::check(&root()),
         ["facts", "--data", dir] => facts::run(Path::new(dir), &root().join("api/src/table")),
@@ -133,6 +137,30 @@ fn interop_etcd(regex: &str) -> Result<()> {
 /// Runs them against the program that was built last.
 fn etcds_tests(regex: &str) -> Result<()> {
     interop::etcd(&root(), &cache_dir(), &target_dir().join("release/keelson"), regex)
+}
+
+/// `--etcd` runs the same on Debian's etcd, and `--keelson FILE` on a program that was built already.
+fn interop_functional(arguments: &[&str]) -> Result<()> {
+    let run = |member: &Member<'_>, rest: &[&str]| match rest {
+        [] => interop::functional(&root(), &cache_dir(), member, "."),
+        [regex] if !regex.starts_with('-') => interop::functional(&root(), &cache_dir(), member, regex),
+        _ => bail!("what to run?\n{HELP}"),
+    };
+    match arguments {
+        ["--etcd", rest @ ..] => {
+            install::ensure(install::FOR_TESTS)?;
+            run(&Member::Etcd, rest)
+        }
+        ["--keelson", file, rest @ ..] => {
+            let file = std::path::absolute(file).with_context(|| format!("finding {file}"))?;
+            run(&Member::Keelson(&file), rest)
+        }
+        rest => {
+            install::ensure(install::FOR_UP)?;
+            cargo("building", &["build", "--release", "--locked", "-p", "keelson"])?;
+            run(&Member::Keelson(&target_dir().join("release/keelson")), rest)
+        }
+    }
 }
 
 /// `--etcd` runs the same on Debian's etcd; everything else is the example's.

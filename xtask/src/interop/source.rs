@@ -17,6 +17,8 @@ const VERSION: &str = "3.4.23-4";
 const SHA256: &str = "d296370c539f7e6df608cca64cfbae1c330f03944af49e3b33af5d565cee9d49";
 /// Where Debian keeps Go's packages.
 const GOCODE: &str = "/usr/share/gocode";
+/// The programs of etcd's functional tester.
+const FUNCTIONAL: [&str; 3] = ["etcd-agent", "etcd-tester", "etcd-runner"];
 /// Debian's, of etcd 3.4.
 const ETCDCTL: &str = "/usr/bin/etcdctl";
 
@@ -150,20 +152,20 @@ fn link(places: &Places) -> Result<()> {
     Ok(())
 }
 
+fn go(places: &Places, what: &str) -> Command {
+    let mut command = Command::new("go");
+    command.arg(what).current_dir(&places.etcd).env("GOPATH", &places.gopath).env("GOCACHE", &places.gocache);
+    command.envs([("GO111MODULE", "off"), ("GOFLAGS", ""), ("CGO_ENABLED", "0")]);
+    command
+}
+
 fn build(places: &Places) -> Result<()> {
     std::fs::create_dir_all(&places.programs).context("making a folder for the tests' programs")?;
     for suite in &SUITES {
         let program = places.programs.join(suite.name);
-        must(
-            Command::new("go")
-                .args(["test", "-c", "-vet=off", "-o"])
-                .arg(program)
-                .arg(format!("./{}", suite.package))
-                .current_dir(&places.etcd)
-                .env("GOPATH", &places.gopath)
-                .env("GOCACHE", &places.gocache)
-                .envs([("GO111MODULE", "off"), ("GOFLAGS", ""), ("CGO_ENABLED", "0")]),
-        )?;
+        must(go(places, "test").args(["-c", "-vet=off", "-o"]).arg(program).arg(format!("./{}", suite.package)))?;
     }
-    Ok(())
+    let mut functional = go(places, "build");
+    functional.arg("-o").arg(format!("{}/", places.programs.display()));
+    must(functional.args(FUNCTIONAL.map(|program| format!("./functional/cmd/{program}"))))
 }
