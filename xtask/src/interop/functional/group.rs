@@ -29,6 +29,8 @@ const SENT: &str = "\"msg\":\"sent a snapshot\"";
 pub(super) struct Ran {
     pub(super) group: String,
     pub(super) failure: Option<String>,
+    /// It failed on another cluster before.
+    pub(super) is_second: bool,
     pub(super) took: Duration,
     /// How often members sent each other their whole state. Logs of members that were wiped since are gone with them,
     /// but for the last of each.
@@ -159,7 +161,7 @@ impl Cluster<'_> {
         let before: usize = self.ran.iter().map(|one| one.snapshots).sum();
         let snapshots = sent(self.dir).saturating_sub(before);
         let (group, dir) = (self.group.name.clone(), self.dir.to_owned());
-        self.ran.push(Ran { group, failure, took, snapshots, dir });
+        self.ran.push(Ran { group, failure, is_second: false, took, snapshots, dir });
     }
 }
 
