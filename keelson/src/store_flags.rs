@@ -72,6 +72,8 @@ const MISSING: &[(&str, &str)] = &[
     ("discovery-endpoints", "name the members with --initial-cluster"),
     ("discovery-token", "name the members with --initial-cluster"),
     ("discovery-srv", "name the members with --initial-cluster"),
+    ("discovery-srv-name", "name the members with --initial-cluster"),
+    ("discovery-proxy", "name the members with --initial-cluster"),
     ("listen-client-http-urls", "HTTP is served beside gRPC; --listen-metrics-urls serves it alone"),
     ("corrupt-check-time", "compare `etcdctl endpoint hashkv --cluster`"),
     ("experimental-corrupt-check-time", "compare `etcdctl endpoint hashkv --cluster`"),
