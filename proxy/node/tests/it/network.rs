@@ -5,15 +5,16 @@
 //! ```
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 
 /// The port on which pods answer, by TCP and UDP.
@@ -30,7 +31,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Network {
     prefix: String,
-    stop: Arc<AtomicBool>,
+    stop: Option<PipeWriter>,
+    stopped: PipeReader,
     servers: Vec<JoinHandle<()>>,
 }
 
@@ -80,7 +82,8 @@ impl Network {
         sweep();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{count}-", std::process::id());
-        let mut network = Self { prefix, stop: Arc::default(), servers: Vec::new() };
+        let (stopped, stop) = std::io::pipe().expect("a pipe");
+        let mut network = Self { prefix, stop: Some(stop), stopped, servers: Vec::new() };
         network.lay();
         for (index, pod) in PODS.iter().enumerate() {
             network.serve(pod, pod_address(index));
@@ -126,7 +129,7 @@ impl Network {
 
     /// Answers every caller with the server's name and the caller's address.
     fn serve(&mut self, pod: &'static str, address: Ipv4Addr) {
-        let stop = Arc::clone(&self.stop);
+        let stop = self.stopped.try_clone().expect("a pipe");
         let (ready, listening) = std::sync::mpsc::channel();
         self.servers.push(self.inside(pod, move || {
             let tcp = TcpListener::bind((address, POD_PORT)).expect("a listener");
@@ -135,14 +138,18 @@ impl Network {
             udp.set_nonblocking(true).expect("non-blocking");
             ready.send(()).expect("a waiting test");
             let mut buffer = [0; 16];
-            while !stop.load(Ordering::Relaxed) {
+            loop {
+                let mut waiting = [tcp.as_fd(), udp.as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+                poll(&mut waiting, PollTimeout::NONE).expect("three descriptors");
+                if waiting[2].any() == Some(true) {
+                    return;
+                }
+                // The caller may be gone; that is its test's matter.
                 if let Ok((mut stream, from)) = tcp.accept() {
-                    // The caller may be gone; that is its test's matter.
                     let _ = stream.write_all(format!("{pod} {}", from.ip()).as_bytes());
-                } else if let Ok((_, from)) = udp.recv_from(&mut buffer) {
+                }
+                if let Ok((_, from)) = udp.recv_from(&mut buffer) {
                     let _ = udp.send_to(format!("{pod} {}", from.ip()).as_bytes(), from);
-                } else {
-                    std::thread::sleep(Duration::from_millis(1));
                 }
             }
         }));
@@ -197,12 +204,24 @@ impl Network {
 }
 
 fn call(to: SocketAddr) -> Answer {
-    let called = TcpStream::connect_timeout(&to, PATIENCE).and_then(|mut stream| {
+    let called = connect(to).and_then(|mut stream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut text = Vec::new();
         stream.read_to_end(&mut text).map(|_| text)
     });
     read(called)
+}
+
+/// Once in thousands of calls, while rules change, the kernel ends one without saying why (poll tells of the end, `SO_ERROR`
+/// of nothing): it has learnt nothing and is made again, once.
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let connected = TcpStream::connect_timeout(&to, PATIENCE);
+    match &connected {
+        Err(error) if error.raw_os_error().is_none() && error.kind() != std::io::ErrorKind::TimedOut => {
+            TcpStream::connect_timeout(&to, PATIENCE)
+        }
+        _ => connected,
+    }
 }
 
 fn read(called: std::io::Result<Vec<u8>>) -> Answer {
@@ -223,7 +242,8 @@ fn read(called: std::io::Result<Vec<u8>>) -> Answer {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        // Its end closes the pipe that all servers watch.
+        self.stop.take();
         for server in self.servers.drain(..) {
             let _ = server.join();
         }
