@@ -147,12 +147,19 @@ impl Serving {
         let mut failed = self.service.engine.ended.subscribe();
         let every = self.service.config.watch_progress_notify_interval;
         let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        let mut asks = true;
         loop {
             let result = tokio::select! {
-                request = requests.message() => match request {
+                request = requests.message(), if asks => match request {
                     Ok(Some(request)) => self.take(request).await,
-                    Ok(None) | Err(_) => return,
+                    // As in etcd: who asks for nothing more is told on.
+                    Ok(None) => {
+                        asks = false;
+                        Ok(())
+                    }
+                    Err(_) => return,
                 },
+                () = self.out.closed(), if !asks => return,
                 Ok(()) = revisions.changed() => {
                     revisions.mark_unchanged();
                     self.feed().await.map(drop)

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, eventually};
 use crate::differential::Call;
 use crate::differential::server::{Reply, Server};
 
@@ -178,4 +178,32 @@ async fn a_stream_that_needs_a_leader_ends_without_one() {
     assert!(begun.elapsed() >= Duration::from_millis(2_900), "{:?}", begun.elapsed());
     let still = tokio::time::timeout(Duration::from_millis(200), without.message()).await;
     assert!(still.is_err(), "a stream that didn't ask goes on: {still:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_nothing_more_is_told_on() {
+    let cluster = Cluster::started(1).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    let (requests, receiver) = mpsc::channel(1);
+    requests.send(watch(0)).await.expect("room");
+    drop(requests);
+    let mut answers = server.watch(receiver).await;
+    assert!(next(&mut answers).await.expect("a response").created);
+    for revision in 2..4 {
+        put(&server, "k".to_owned(), b"v".to_vec()).await;
+        let told = next(&mut answers).await.expect("a response");
+        assert_eq!(told.events[0].kv.as_ref().map(|kv| kv.mod_revision), Some(revision));
+    }
+    let watchers = async || {
+        let (_, metrics) = crate::operating::page(&cluster.url(0), "/metrics").await;
+        let left = metrics.lines().find_map(|line| line.strip_prefix("etcd_debugging_mvcc_watcher_total "));
+        left.expect("a metric").to_owned()
+    };
+    assert_eq!(watchers().await, "1");
+    drop(answers);
+    eventually("no watcher", || async {
+        let left = watchers().await;
+        if left == "0" { Ok(()) } else { Err(left) }
+    })
+    .await;
 }

@@ -99,6 +99,11 @@ impl Outbox {
         }
     }
 
+    /// Waits until the client has gone.
+    pub(super) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
     /// Sends events; room that they don't need is free again.
     pub(super) async fn send_events(&self, answer: Answer, Room(mut room): Room) -> Result<(), Gone> {
         let bytes = answer.encoded_len();
