@@ -102,6 +102,18 @@ pub(crate) struct StoreArgs {
     /// Bytes that large answers under way may hold together; one alone may be larger
     #[arg(long, env = "ETCD_MAX_ANSWER_BYTES", default_value_t = 256 << 20)]
     max_answer_bytes: usize,
+    /// Serve JSON over HTTP beside gRPC, below /v3/
+    #[arg(
+        long,
+        env = "ETCD_ENABLE_GRPC_GATEWAY",
+        default_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = switch
+    )]
+    enable_grpc_gateway: bool,
     /// Serving certificate for clients
     #[arg(long, env = "ETCD_CERT_FILE")]
     cert_file: Option<PathBuf>,
@@ -317,6 +329,7 @@ impl StoreArgs {
             max_txn_ops: self.max_txn_ops,
             quota_backend_bytes: self.quota_backend_bytes,
             max_answer_bytes: self.max_answer_bytes,
+            grpc_gateway: self.enable_grpc_gateway,
             client_tls,
             peer_tls,
             auth_token: AuthToken::parse(&self.auth_token)?,

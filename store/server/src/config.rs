@@ -158,6 +158,8 @@ pub struct Config {
     pub quota_backend_bytes: i64,
     /// What large answers under way may hold together, bytes; one alone may be larger.
     pub max_answer_bytes: usize,
+    /// Whether clients may speak JSON instead of gRPC.
+    pub grpc_gateway: bool,
     /// TLS towards clients.
     pub client_tls: Tls,
     /// TLS between peers.
@@ -219,6 +221,7 @@ impl Default for Config {
             max_txn_ops: 128,
             quota_backend_bytes: 0,
             max_answer_bytes: 256 << 20,
+            grpc_gateway: true,
             client_tls: Tls::default(),
             peer_tls: Tls::default(),
             auth_token: AuthToken::Simple,

@@ -12,6 +12,7 @@ mod backup;
 mod compactor;
 pub mod config;
 mod engine;
+mod gateway;
 mod grpc;
 mod health;
 mod identity;

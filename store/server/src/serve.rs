@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{CommonName, guard};
 use crate::authority::Lenient;
 use crate::config::Config;
+use crate::gateway;
 use crate::grpc::{self, Service, VERSION};
 use crate::health;
 use crate::listener::Listener;
@@ -41,12 +42,14 @@ pub(crate) fn http(service: &Service) -> Router {
         .with_state(service.clone())
 }
 
-/// etcd's HTTP paths beside its gRPC services.
+/// etcd's HTTP paths beside its gRPC services, and these in JSON.
 pub(crate) fn router(service: &Service) -> Router {
     let for_voters = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_as_learner);
     let counted = axum::middleware::from_fn_with_state(service.engine.metrics.clone(), watch_calls);
     let guarded = axum::middleware::from_fn_with_state(service.clone(), guard::guard);
-    grpc::routes(service).into_axum_router().layer(for_voters).layer(guarded).layer(counted).merge(http(service))
+    let rpc = grpc::routes(service).into_axum_router().layer(for_voters).layer(guarded).layer(counted);
+    let router = rpc.clone().merge(http(service));
+    if service.config.grpc_gateway { router.merge(gateway::routes(rpc, service)) } else { router }
 }
 
 /// Whether a query such as `exclude=NOSPACE&serializable=true` says this.

@@ -53,7 +53,7 @@ impl ImportState {
     /// that are there already go before.
     pub(crate) fn write(&mut self, kvs: Vec<KeyValue>, progress: ImportProgress) -> Result<(), StateError> {
         let mut batch = WriteBatch::default();
-        let mut places = BTreeMap::new();
+        let mut places = BTreeMap::<i64, i64>::new();
         for kv in kvs {
             let main = kv.mod_revision;
             let sub = match places.get(&main) {

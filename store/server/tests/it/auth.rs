@@ -2,6 +2,7 @@
 
 mod certificates;
 mod doors;
+mod gateway;
 mod restart;
 
 use std::process::{Child, Command, Stdio};

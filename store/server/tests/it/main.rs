@@ -12,6 +12,7 @@ mod differential;
 mod divergence;
 mod etcdctl;
 mod failover;
+mod gateway;
 mod leases;
 mod locks;
 mod membership;

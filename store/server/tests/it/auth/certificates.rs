@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::script::{Endpoint, transcript};
 
 /// CA, certificate and key of a client of that name.
-fn client(dir: &Path, issuer: &Issuer<'_, KeyPair>, name: &str) -> [PathBuf; 3] {
+pub(super) fn client(dir: &Path, issuer: &Issuer<'_, KeyPair>, name: &str) -> [PathBuf; 3] {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
