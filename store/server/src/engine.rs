@@ -329,6 +329,11 @@ impl Engine {
         let _ = self.inputs.send(input);
     }
 
+    /// How long a request may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     pub(crate) fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
     }

@@ -9,6 +9,7 @@ mod admission;
 mod auth;
 mod authority;
 mod backup;
+mod closing;
 mod compactor;
 pub mod config;
 mod engine;
@@ -107,7 +108,7 @@ pub enum ServeError {
     Storage(String),
 }
 
-/// Runs a member until `shutdown`.
+/// Runs a member until `shutdown`; then it hands over, ends what clients have under way, and stops.
 ///
 /// # Errors
 /// [`ServeError`] names the setting, file or address at fault.
@@ -155,15 +156,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         "serving"
     );
     let service = grpc::Service { engine: engine.clone(), peers, recognition, config: Arc::new(config), cluster_id };
-    let served = clients.into_iter().map(|place| (place, serve::router(&service)));
+    let doors = closing::Doors::new(stop.clone());
+    let served = clients.into_iter().map(|place| (place, serve::router(&service, &doors)));
     for ((secure, listener), router) in
         served.chain(for_metrics.into_iter().map(|place| (place, serve::http(&service))))
     {
         let tls = if secure { client_tls.clone() } else { None };
-        tokio::spawn(serve::serve(listener, tls, router, service.config.clone(), stop.clone()));
+        tokio::spawn(serve::serve(listener, tls, router, service.config.clone(), doors.clone()));
     }
     tokio::select! {
-        () = shutdown.cancelled() => {}
+        () = shutdown.cancelled() => leave(&engine, &doors, &stop).await,
         () = stop.cancelled() => {}
     }
     engine.send(engine::Input::Stop);
@@ -183,6 +185,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
         Some(engine::End::Panicked(thread)) => Err(ServeError::Panicked(thread)),
         Some(engine::End::Removed) => Err(ServeError::Removed),
         Some(engine::End::Wiped) => Err(ServeError::Wiped(identity.id)),
+    }
+}
+
+/// Goes without a client's noticing, as far as that can be: another member leads, and calls under way are answered.
+async fn leave(engine: &engine::Engine, doors: &closing::Doors, stop: &CancellationToken) {
+    let left = async {
+        engine.step_aside().await;
+        doors.close(engine.patience()).await;
+    };
+    tokio::select! {
+        () = left => {}
+        () = stop.cancelled() => {}
     }
 }
 

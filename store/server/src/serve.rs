@@ -1,5 +1,6 @@
 //! The client port: gRPC and HTTP on one listener, TLS if configured.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use store_core::wire::AlarmType;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
 
 use crate::auth::{CommonName, guard};
 use crate::authority::Lenient;
+use crate::closing::{Doors, end_streams};
 use crate::config::Config;
 use crate::gateway;
 use crate::grpc::{self, Service, VERSION};
@@ -43,11 +44,13 @@ pub(crate) fn http(service: &Service) -> Router {
 }
 
 /// etcd's HTTP paths beside its gRPC services, and these in JSON.
-pub(crate) fn router(service: &Service) -> Router {
+pub(crate) fn router(service: &Service, doors: &Doors) -> Router {
     let for_voters = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_as_learner);
     let counted = axum::middleware::from_fn_with_state(service.engine.metrics.clone(), watch_calls);
     let guarded = axum::middleware::from_fn_with_state(service.clone(), guard::guard);
-    let rpc = grpc::routes(service).into_axum_router().layer(for_voters).layer(guarded).layer(counted);
+    let ended = axum::middleware::from_fn_with_state(doors.closing.clone(), end_streams);
+    let routes = grpc::routes(service).into_axum_router();
+    let rpc = routes.layer(for_voters).layer(guarded).layer(ended).layer(counted);
     let router = rpc.clone().merge(http(service));
     if service.config.grpc_gateway { router.merge(gateway::routes(rpc, service)) } else { router }
 }
@@ -100,43 +103,48 @@ async fn metrics(State(service): State<Service>) -> ([(header::HeaderName, &'sta
     ([(header::CONTENT_TYPE, OPEN_METRICS)], engine.metrics.render(&now))
 }
 
-/// Accepts clients until shutdown.
+/// Lets clients in until the doors close.
 pub(crate) async fn serve(
     listener: Listener,
     tls: Option<ServerTls>,
     router: Router,
     config: Arc<Config>,
-    shutdown: CancellationToken,
+    doors: Doors,
 ) {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = doors.closing.cancelled() => return,
+            () = doors.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let Ok(stream) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (tls, router, config, shutdown) = (tls.clone(), router.clone(), config.clone(), shutdown.clone());
-        tokio::spawn(async move {
+        let (tls, router, config) = (tls.clone(), router.clone(), config.clone());
+        let (connections, doors) = (doors.connections.clone(), doors.clone());
+        connections.spawn(async move {
             let _slot = slot;
-            match tls {
-                None => connection(stream, CommonName::default(), router, &config, shutdown).await,
-                Some(tls) => {
-                    let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
-                    match tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
-                        Ok(Ok(stream)) => {
-                            let shown = stream.get_ref().1.peer_certificates();
-                            let name = tls::common_name(shown.filter(|_| config.client_tls.client_cert_auth));
-                            connection(stream, CommonName(name), router, &config, shutdown).await;
-                        }
-                        Ok(Err(error)) => tls::tell_refused(&error, "rejected connection on client endpoint"),
-                        // Who only connects is no news.
-                        Err(_) => {}
-                    }
+            let Some(tls) = tls else {
+                return connection(stream, CommonName::default(), router, &config, &doors).await;
+            };
+            let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
+            let shaken = tokio::select! {
+                () = doors.closing.cancelled() => return,
+                () = doors.stop.cancelled() => return,
+                shaken = tokio::time::timeout(HANDSHAKE_MAX, handshake) => shaken,
+            };
+            match shaken {
+                Ok(Ok(stream)) => {
+                    let shown = stream.get_ref().1.peer_certificates();
+                    let name = tls::common_name(shown.filter(|_| config.client_tls.client_cert_auth));
+                    connection(stream, CommonName(name), router, &config, &doors).await;
                 }
+                Ok(Err(error)) => tls::tell_refused(&error, "rejected connection on client endpoint"),
+                // Who only connects is no news.
+                Err(_) => {}
             }
         });
     }
@@ -147,7 +155,7 @@ async fn connection(
     name: CommonName,
     router: Router,
     config: &Config,
-    shutdown: CancellationToken,
+    doors: &Doors,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(config.max_concurrent_streams).timer(TokioTimer::new());
@@ -156,10 +164,15 @@ async fn connection(
     }
     let router = router.layer(axum::Extension(name));
     let stream = Lenient::new(Policed::new(stream, config.client_keepalive_min));
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    // A client that breaks off is its own affair.
     tokio::select! {
-        // A client that breaks off is its own affair.
+        _ = connection.as_mut() => return,
+        () = doors.stop.cancelled() => return,
+        () = doors.closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
         _ = connection => {}
-        () = shutdown.cancelled() => {}
+        () = doors.stop.cancelled() => {}
     }
 }

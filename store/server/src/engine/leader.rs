@@ -233,6 +233,20 @@ impl Engine {
             Err(_) => Err(RequestError::TransferTimeout),
         }
     }
+
+    /// Has another member lead, if this one does: the others needn't find out by waiting that it has gone.
+    pub(crate) async fn step_aside(&self) {
+        let mut position = self.position.subscribe();
+        let has_others = self.state.members().voters().any(|member| member.id != self.id);
+        if !has_others || position.borrow().leader != self.id {
+            return;
+        }
+        self.send(Input::Transfer { to: None });
+        let stepped_down = position.wait_for(|position| position.leader != self.id);
+        if tokio::time::timeout(self.patience, stepped_down).await.is_err() {
+            tracing::warn!("no other member takes over; the others will elect one when this one has gone");
+        }
+    }
 }
 
 /// The members in an answer, or the error.

@@ -5,6 +5,7 @@ mod admission;
 mod alarms;
 mod auth;
 mod backup;
+mod closing;
 mod cluster;
 mod connections;
 mod damage;

@@ -1,0 +1,105 @@
+//! How a member's service to clients ends when it is told to stop.
+//!
+//! Problem. Whose call is broken off doesn't know whether it was carried out.
+//! Idea.    Nobody is let in any more, and who is there learns that his connection takes no more calls. Calls come to
+//!          their end, and streams that have none are ended, so that each connection ends by itself with all sent.
+//!
+//! Invariants
+//!   D1  A call that is let in is answered, unless that takes longer than a request may.
+//! Source: etcd `embed.Etcd.Close`, which waits as long, for streams as well, and only for who comes without TLS.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::Frame;
+use store_core::errors::RequestError;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
+
+use crate::grpc::status;
+
+/// Streams that go on until somebody ends them.
+const ENDLESS: [&str; 4] = [
+    "/etcdserverpb.Watch/Watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/v3electionpb.Election/Observe",
+    "/grpc.health.v1.Health/Watch",
+];
+
+/// Where clients come in.
+#[derive(Clone)]
+pub(crate) struct Doors {
+    /// Nobody is let in any more.
+    pub(crate) closing: CancellationToken,
+    /// Who is still there is broken off.
+    pub(crate) stop: CancellationToken,
+    pub(crate) connections: TaskTracker,
+}
+
+impl Doors {
+    pub(crate) fn new(stop: CancellationToken) -> Self {
+        Self { closing: CancellationToken::new(), stop, connections: TaskTracker::new() }
+    }
+
+    /// Closes, and waits until everybody has gone.
+    pub(crate) async fn close(&self, patience: Duration) {
+        self.closing.cancel();
+        self.connections.close();
+        if tokio::time::timeout(patience, self.connections.wait()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "clients don't come to an end; they are broken off");
+        }
+    }
+}
+
+/// Ends streams that are endless once the doors close.
+pub(crate) async fn end_streams(State(closing): State<CancellationToken>, request: Request, next: Next) -> Response {
+    let is_endless = ENDLESS.contains(&request.uri().path());
+    let response = next.run(request).await;
+    if !is_endless {
+        return response;
+    }
+    response.map(|body| {
+        let closing = Some(Box::pin(closing.cancelled_owned()));
+        Body::new(Ending { body, closing })
+    })
+}
+
+/// A stream's body.
+struct Ending {
+    body: Body,
+    /// `None` once it has ended.
+    closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = &mut *self;
+        let Some(closing) = &mut this.closing else { return Poll::Ready(None) };
+        // What is there goes first.
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        if closing.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        this.closing = None;
+        // Its handler learns that nobody listens.
+        this.body = Body::empty();
+        let mut trailers = HeaderMap::new();
+        // The text is etcd's own: it can be a header.
+        let _ = status(RequestError::Stopped).add_header(&mut trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}
