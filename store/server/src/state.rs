@@ -66,6 +66,9 @@ pub enum StateError {
     /// What is read isn't what was written.
     #[error("the state is damaged: {0}; restore this member's folder from a copy")]
     Damaged(&'static str),
+    /// A folder that was there isn't any more.
+    #[error("the state {0} is gone; remove this member, and add it anew with an empty folder")]
+    Gone(String),
     /// A majority came to another state by the same log.
     #[error("the state isn't the cluster's; remove this member, and add it anew with an empty folder")]
     Diverged,

@@ -49,16 +49,22 @@ impl Folder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => FIRST.to_owned(),
             Err(error) => return Err(failed(&pointer)(error)),
         };
-        Ok(Generation::at(self.0.join(name.trim())))
+        let path = self.0.join(name.trim());
+        // Made anew it would be empty, and nobody would miss what was in it.
+        if pointer.exists() && !path.is_dir() {
+            return Err(StateError::Gone(path.display().to_string()));
+        }
+        Ok(Generation::at(path))
     }
 
-    /// A folder of its own for a generation that comes.
+    /// A folder of its own for a generation that comes. One of the name may be in use: a snapshot can come twice.
     pub(super) fn next(&self, name: &str) -> Result<Generation, StateError> {
-        let path = self.0.join(name);
-        if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(failed(&path))?;
+        let (mut path, mut others) = (self.0.join(name), 0_u32);
+        while path.exists() {
+            others += 1;
+            path = self.0.join(format!("{name}-{others}"));
         }
-        std::fs::create_dir_all(&path).map_err(failed(&path))?;
+        std::fs::create_dir(&path).map_err(failed(&path))?;
         Ok(Generation::at(path))
     }
 

@@ -95,23 +95,56 @@ fn users_and_roles_are_there_after_opening_again() {
     check(&state.auth());
 }
 
+/// A folder with another member's files, as they come from a peer.
+fn sent(member: &Member, other: &Member) -> (Room, SnapshotMetadata) {
+    let copy = tempfile::tempdir().expect("a folder");
+    let (metadata, _) = member.state.copy_to(&copy.path().join("copy")).expect("copied");
+    let room = other.state.make_room(&metadata).expect("room");
+    for file in std::fs::read_dir(copy.path().join("copy")).expect("a folder").flatten() {
+        std::fs::copy(file.path(), room.path().join(file.file_name())).expect("copied");
+    }
+    (room, metadata)
+}
+
 #[test]
 fn a_snapshot_brings_users_and_roles_and_takes_others_away() {
     let mut member = Member::peopled();
     member.run(&member.ann(), put("k"));
-    let copy = member.dir.path().join("copy");
-    let (metadata, _) = member.state.copy_to(&copy).expect("copied");
     let mut other = Member::new();
     other.change(AuthRequest::UserAdd(AuthUserAddRequest { name: "own".to_owned(), ..Default::default() }));
-    let room = other.state.make_room(&metadata).expect("room");
-    for file in std::fs::read_dir(&copy).expect("a folder").flatten() {
-        std::fs::copy(file.path(), room.path().join(file.file_name())).expect("copied");
-    }
+    let (room, metadata) = sent(&member, &other);
     let received = other.state.receive(room, &metadata).expect("received");
     other.state.install(received).expect("installed");
     assert_eq!(other.state.auth(), member.state.auth());
     check(&other.state.auth());
     assert_eq!(other.state.read().key_count(), 1);
+}
+
+/// Its sender may not have heard that it came.
+#[test]
+fn a_snapshot_that_comes_again_leaves_the_state_in_use_alone() {
+    let mut member = Member::peopled();
+    member.run(&member.ann(), put("k"));
+    let other = Member::new();
+    let (room, metadata) = sent(&member, &other);
+    other.state.install(other.state.receive(room, &metadata).expect("received")).expect("installed");
+    for _ in 0..2 {
+        let (room, metadata) = sent(&member, &other);
+        // Loaded, and refused by raft.
+        drop(other.state.receive(room, &metadata).expect("received"));
+        drop(sent(&member, &other));
+    }
+    run(&other.state, metadata.index + 1, &Asker::Member, put("l"));
+    other.state.flush().expect("its files are there");
+    drop(other.state);
+    let folder = other.dir.path().join("state");
+    let state = State::open(&folder).expect("opened");
+    assert_eq!(state.read().key_count(), 2);
+    drop(state);
+    // Without its files it is missed, and not begun anew.
+    let current = std::fs::read_to_string(folder.join("CURRENT")).expect("a name");
+    std::fs::remove_dir_all(folder.join(current)).expect("removed");
+    assert!(matches!(State::open(&folder), Err(StateError::Gone(_))));
 }
 
 /// What is refused when it is applied leaves nothing on disk and tells nobody.
