@@ -415,10 +415,16 @@ impl Replica {
         self.node.raft.state == StateRole::Leader
     }
 
+    /// The term of the entry that was applied last; 0 before the first.
+    pub fn applied_term(&self) -> u64 {
+        let log = &self.node.raft.raft_log;
+        // What is applied is in the log, or where it begins.
+        log.term(log.applied).unwrap_or(0)
+    }
+
     /// Whether this member leads and has applied an entry of its own term, thus all that was committed before it.
     pub fn leads_applied(&self) -> bool {
-        let log = &self.node.raft.raft_log;
-        self.is_leader() && log.term(log.applied).is_ok_and(|term| term == self.term())
+        self.is_leader() && self.applied_term() == self.term()
     }
 
     /// Whether this member knows that its leader has committed an entry of its own term: until then a leader drops the

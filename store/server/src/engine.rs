@@ -53,7 +53,7 @@ use crate::slow::Slow;
 use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
 use owner::OwnerTiming;
-use requests::WAITING_BYTES_MAX;
+use requests::{WAITING_BYTES_MAX, Waiter};
 use ring::Ring;
 pub(crate) use ring::Slice;
 use ring::Told;
@@ -177,7 +177,9 @@ pub(crate) struct Engine {
     /// Of them, requests and messages.
     queued: AtomicUsize,
     /// Each is told its outcome, and how long the state took for it.
-    waiting: Mutex<HashMap<u64, oneshot::Sender<(Outcome, Duration)>>>,
+    waiting: Mutex<HashMap<u64, Waiter>>,
+    /// Changes of leaders that this member knows of.
+    leaders: AtomicU64,
     questions: Mutex<HashMap<u64, oneshot::Sender<Option<peer_answer::Answer>>>>,
     next_request: AtomicU64,
     /// How long a request may take.
@@ -279,6 +281,7 @@ impl Engine {
             queued: AtomicUsize::new(0),
             questions: Mutex::new(HashMap::new()),
             waiting: Mutex::new(HashMap::new()),
+            leaders: AtomicU64::new(0),
             // Numbers of one member never meet those of another, nor those of its earlier runs.
             next_request: AtomicU64::new(id.rotate_left(32) ^ boot),
             patience: requests::patience(config.election_timeout),

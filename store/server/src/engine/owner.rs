@@ -63,6 +63,8 @@ pub(super) struct Owner {
     building: bool,
     /// The tick from which on nobody needed the copy of the state that is offered.
     copy_idle_since: u64,
+    /// The term of a leader from which on older requests are decided, while some may not be.
+    undecided: Option<u64>,
     /// The state that belongs to the snapshot given to raft just now.
     received: Option<Box<Received>>,
     hard_state: HardState,
@@ -96,6 +98,7 @@ impl Owner {
             grace: election_timeout,
             building: false,
             copy_idle_since: 0,
+            undecided: None,
             received: None,
             hard_state,
             leaving: None,
@@ -181,6 +184,7 @@ impl Owner {
             }
             Input::Applied { index } => {
                 self.replica.applied(index);
+                self.decide_older();
                 self.take_over_leases();
                 self.answer_reads();
             }
@@ -385,11 +389,19 @@ impl Owner {
         if leader != 0 {
             self.engine.metrics.leader_changes.inc();
         }
-        // What was on its way to the old leader may be lost or made: nobody can tell.
-        self.engine.fail_waiting(RequestError::LeaderFailed);
+        self.engine.leader_changed();
+        self.undecided = (leader != 0).then(|| self.replica.term());
+        self.decide_older();
         self.lessor.resign();
         self.take_over_leases();
         self.ask_again();
+    }
+
+    /// With a new leader's first entry all is decided that was in the logs of leaders before it: the rest isn't waited for.
+    fn decide_older(&mut self) {
+        if self.undecided.take_if(|term| *term <= self.replica.applied_term()).is_some() {
+            self.engine.fail_older();
+        }
     }
 
     /// A leader answers for the leases once it has applied an entry of its own term: all that was committed before.

@@ -24,6 +24,14 @@ pub(super) fn patience(election_timeout: Duration) -> Duration {
     Duration::from_secs(5) + 2 * election_timeout
 }
 
+/// Who waits for a command.
+pub(super) struct Waiter {
+    /// Its outcome, and how long the state took for it.
+    told: oneshot::Sender<(Outcome, Duration)>,
+    /// The changes of leaders before it was proposed.
+    leaders: u64,
+}
+
 impl Engine {
     /// Commits somebody's request and returns its answer (E1).
     pub(crate) async fn propose(&self, asker: &Asker, request: Request) -> Outcome {
@@ -75,13 +83,14 @@ impl Engine {
             let led = self.wait_for_leader(deadline).await;
             phases.leader += leaderless.elapsed();
             led?;
-            let (sender, answer) = oneshot::channel();
+            let leaders = self.leaders.load(Ordering::Acquire);
+            let (told, answer) = oneshot::channel();
             {
                 let mut waiting = self.waiting.lock();
                 if waiting.len() >= WAITING_MAX {
                     return Err(RequestError::Busy);
                 }
-                waiting.insert(request_id, sender);
+                waiting.insert(request_id, Waiter { told, leaders });
             }
             let _forget = Forget { engine: self, request_id };
             let (dropped, was_dropped) = oneshot::channel();
@@ -97,7 +106,8 @@ impl Engine {
                 Ok(()) = was_dropped => {}
                 () = tokio::time::sleep_until(deadline) => {
                     self.metrics.failed_proposals.inc();
-                    return Err(RequestError::Timeout);
+                    let is_same = self.leaders.load(Ordering::Acquire) == leaders;
+                    return Err(if is_same { RequestError::Timeout } else { RequestError::LeaderFailed });
                 }
             }
             // Dropped for want of a leader: certainly not made, so it may be tried again.
@@ -141,7 +151,23 @@ impl Engine {
     pub(super) fn answer(&self, request_id: u64, outcome: Outcome, applying: Duration) {
         if let Some(waiter) = self.waiting.lock().remove(&request_id) {
             // The client may have gone.
-            let _ = waiter.send((outcome, applying));
+            let _ = waiter.told.send((outcome, applying));
+        }
+    }
+
+    /// Another leads, or nobody: what was proposed before may be lost or made.
+    pub(super) fn leader_changed(&self) {
+        self.leaders.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// All that leaders before this one had in their logs is decided: who still waits for them won't learn his outcome.
+    /// That it was lost isn't sure: it may be on its way to a leader yet.
+    pub(super) fn fail_older(&self) {
+        let leaders = self.leaders.load(Ordering::Acquire);
+        let older = self.waiting.lock().extract_if(|_, waiter| waiter.leaders < leaders).collect::<Vec<_>>();
+        for (_, waiter) in older {
+            self.metrics.failed_proposals.inc();
+            let _ = waiter.told.send((Err(RequestError::LeaderFailed), Duration::ZERO));
         }
     }
 
@@ -149,7 +175,7 @@ impl Engine {
     pub(super) fn fail_waiting(&self, error: RequestError) {
         for (_, waiter) in self.waiting.lock().drain() {
             self.metrics.failed_proposals.inc();
-            let _ = waiter.send((Err(error), Duration::ZERO));
+            let _ = waiter.told.send((Err(error), Duration::ZERO));
         }
     }
 }

@@ -84,3 +84,38 @@ async fn a_member_that_was_away_for_long_is_sent_the_state() {
     assert_eq!(found.kvs()[0].value(), value);
     assert_eq!(cluster.client(away).await.get("after", None).await.expect("a read").count(), 1);
 }
+
+/// Raft hands over only to who has all that is in the leader's log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_under_way_outlive_a_hand_over() {
+    let cluster = Cluster::started(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let next = cluster.client((leader + 1) % 3).await.status().await.expect("a status");
+    let next = next.header().expect("a header").member_id();
+    let client = cluster.client(leader).await;
+    let (begun, mut all_begun) = tokio::sync::mpsc::channel(16);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let write = |writer: usize| {
+        let (mut client, begun, stop) = (client.clone(), begun.clone(), stop.clone());
+        tokio::spawn(async move {
+            for n in 0.. {
+                client.put(format!("k{writer}"), format!("{n}"), None).await.expect("a put");
+                if n == 10 {
+                    begun.send(()).await.expect("a waiting test");
+                }
+                if stop.is_cancelled() {
+                    return;
+                }
+            }
+        })
+    };
+    let writers: Vec<_> = (0..16).map(write).collect();
+    for _ in 0..16 {
+        all_begun.recv().await.expect("ten writes of each");
+    }
+    client.clone().move_leader(next).await.expect("handed over");
+    stop.cancel();
+    for writer in writers {
+        writer.await.expect("no write failed");
+    }
+}
