@@ -120,6 +120,25 @@ pub(crate) async fn refuse_as_learner(
     next.run(request).await
 }
 
+/// Says of a message that is too large what Go's gRPC says, in which tonic differs by code and words.
+/// Source: grpc-go `rpc_util.go`, `recvMsg`.
+pub(crate) async fn refuse_large_as_go(request: axum::extract::Request, next: Next) -> axum::response::Response {
+    let response = next.run(request).await;
+    // Only a refusal has its status in front.
+    if !response.headers().contains_key("grpc-status") {
+        return response;
+    }
+    let large = Status::from_header_map(response.headers()).and_then(|status| too_large(status.message()));
+    large.map_or(response, Status::into_http)
+}
+
+/// Go's words for tonic's.
+fn too_large(message: &str) -> Option<Status> {
+    let sizes = message.strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, limit) = sizes.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
+    Some(Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})")))
+}
+
 /// The one place where errors become gRPC codes. Source: etcd `rpctypes/error.go`.
 pub(crate) fn status(error: RequestError) -> Status {
     use RequestError as E;

@@ -76,6 +76,11 @@ async fn requests_have_their_sizes() {
     client.put("a", vec![b'v'; 4000], None).await.expect("small enough");
     let refused = client.put("a", vec![b'v'; 4096], None).await.expect_err("too large").to_string();
     assert!(refused.contains("etcdserver: request is too large"), "{refused}");
+    let refused = client.put("a", vec![b'v'; 1 << 20], None).await.expect_err("too large for a message");
+    let etcd_client::Error::GRpcStatus(refused) = refused else { panic!("{refused}") };
+    let limit = 4096 + (512 << 10);
+    let words = format!("grpc: received message larger than max (1048583 vs. {limit})");
+    assert_eq!((refused.code(), refused.message()), (tonic::Code::ResourceExhausted, words.as_str()));
     // A restart applies what was committed, whatever the setting is by then.
     let before = client.get("k199", None).await.expect("a read").kvs()[0].mod_revision();
     cluster.stop(0).await;
