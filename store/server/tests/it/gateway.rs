@@ -228,11 +228,11 @@ async fn requests_of_a_stream_are_answered_as_they_come() {
     (&stream).write_all(head.as_bytes()).expect("written");
     // What isn't an object is HTTP's: its head, and the sizes of pieces.
     let mut line = || {
-        let lines = std::iter::from_fn(|| {
+        let mut lines = std::iter::from_fn(|| {
             let mut line = String::new();
             (answers.read_line(&mut line).expect("text") > 0).then_some(line)
         });
-        let text = lines.skip_while(|line| !line.starts_with('{') && line != "0\r\n").next()?;
+        let text = lines.find(|line| line.starts_with('{') || line == "0\r\n")?;
         (text != "0\r\n").then(|| comparable(serde_json::from_str(&text).expect("an object")))
     };
     send(r#"{"create_request":{"key":"YQ==","watch_id":"7"}}{"create_"#);

@@ -128,6 +128,13 @@ async fn a_large_revision_comes_in_marked_fragments() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_of_reads_is_a_read() {
     let mut cluster = Cluster::started(3).await;
+    // Members that start tell their names, which are in the log.
+    eventually("three names", || async {
+        let answer = cluster.client(0).await.member_list().await.map_err(|error| error.to_string())?;
+        let all = answer.members().iter().all(|member| !member.name().is_empty());
+        if all { Ok(()) } else { Err("not all are known".to_owned()) }
+    })
+    .await;
     let server = Server::connect(&cluster.url(0)).await;
     put(&server, "k".to_owned(), b"v".to_vec()).await;
     let reading = |serializable: bool| {
