@@ -5,8 +5,9 @@
 //! the source that etcd's other tests come from. `store/interop/etcd-3.4/functional` holds their configuration.
 //!
 //! `changes.patch` changes in them that backups are made and restored by the members' own program, that members aren't told
-//! `--wal-dir`, which is the default's value there, that a case UNTIL_TRIGGER_SNAPSHOT waits longer for its revisions, and
-//! that each case slows the network down as its name says: the tester's latency is that of the last case in its list.
+//! `--wal-dir`, which is the default's value there, that a case UNTIL_TRIGGER_SNAPSHOT waits longer for its revisions, that
+//! each case slows the network down as its name says (the tester's latency is that of the last case in its list), and that a
+//! round of the watchers waits for its writer, whom its end would otherwise break off and so fail.
 //!
 //! The tester ends at the first case that fails: that one, once more, and the cases behind it run on a new cluster.
 
