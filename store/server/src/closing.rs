@@ -81,6 +81,11 @@ impl http_body::Body for Ending {
     type Data = Bytes;
     type Error = axum::Error;
 
+    /// A refusal is all in its head: nothing comes behind it, not even trailers.
+    fn is_end_stream(&self) -> bool {
+        self.closing.is_none() || self.body.is_end_stream()
+    }
+
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
