@@ -108,14 +108,18 @@ pub(crate) fn routes(service: &Service) -> Routes {
 const LEARNERS_PATHS: [&str; 3] =
     ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"];
 
-/// Turns away what a learner can't answer. Source: etcd `isRPCSupportedForLearner`.
-pub(crate) async fn refuse_as_learner(
+/// Turns away what a learner can't answer, and while nobody leads who wants to be told so. Source: etcd
+/// `isRPCSupportedForLearner`, `server/etcdserver/api/v3rpc/interceptor.go`.
+pub(crate) async fn refuse_early(
     State(service): State<Service>,
     request: axum::extract::Request,
     next: Next,
 ) -> axum::response::Response {
     if service.is_learner() && !LEARNERS_PATHS.contains(&request.uri().path()) {
         return status(RequestError::NotForLearner).into_http();
+    }
+    if leader::wants_leader(request.headers()) && service.engine.position().borrow().leader == 0 {
+        return status(RequestError::NoLeader).into_http();
     }
     next.run(request).await
 }

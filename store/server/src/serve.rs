@@ -45,13 +45,13 @@ pub(crate) fn http(service: &Service) -> Router {
 
 /// etcd's HTTP paths beside its gRPC services, and these in JSON.
 pub(crate) fn router(service: &Service, doors: &Doors) -> Router {
-    let for_voters = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_as_learner);
+    let early = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_early);
     let counted = axum::middleware::from_fn_with_state(service.engine.metrics.clone(), watch_calls);
     let guarded = axum::middleware::from_fn_with_state(service.clone(), guard::guard);
     let ended = axum::middleware::from_fn_with_state(doors.closing.clone(), end_streams);
     let worded = axum::middleware::from_fn(grpc::refuse_large_as_go);
     let routes = grpc::routes(service).into_axum_router();
-    let rpc = routes.layer(worded).layer(for_voters).layer(guarded).layer(ended).layer(counted);
+    let rpc = routes.layer(worded).layer(early).layer(guarded).layer(ended).layer(counted);
     let router = rpc.clone().merge(http(service));
     if service.config.grpc_gateway { router.merge(gateway::routes(rpc, service)) } else { router }
 }

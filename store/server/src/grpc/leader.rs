@@ -4,29 +4,28 @@
 
 use std::future::Future;
 
+use axum::http::HeaderMap;
 use store_core::errors::RequestError;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use super::{Service, status};
+use super::Service;
 
 /// Election timeouts without a leader after which a stream ends: opening it again costs more than waiting a little.
 const ELECTIONS_MAX: u32 = 3;
 
+/// Whether a client wants to be refused rather than wait for a leader.
+pub(super) fn wants_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
+}
+
 impl Service {
-    /// For a client that asked for it (`hasleader: true`): refuses at once if nobody leads; later, what is returned
-    /// ends when nobody has led for [`ELECTIONS_MAX`] election timeouts. For others it never does.
-    pub(super) fn leaderless(
-        &self,
-        metadata: &MetadataMap,
-    ) -> Result<impl Future<Output = RequestError> + Send + 'static, Status> {
-        let wanted = metadata.get("hasleader").is_some_and(|value| value == "true");
+    /// For a stream whose client asked for it: ends when nobody has led for [`ELECTIONS_MAX`] election timeouts. For
+    /// others it never does.
+    pub(super) fn leaderless(&self, metadata: &MetadataMap) -> impl Future<Output = RequestError> + Send + 'static {
+        let wanted = wants_leader(metadata.as_ref());
         let mut position = self.engine.position();
-        if wanted && position.borrow().leader == 0 {
-            return Err(status(RequestError::NoLeader));
-        }
         let patience = self.config.election_timeout * ELECTIONS_MAX;
-        Ok(async move {
+        async move {
             if !wanted {
                 std::future::pending::<()>().await;
             }
@@ -38,6 +37,6 @@ impl Service {
                     return RequestError::NoLeader;
                 }
             }
-        })
+        }
     }
 }

@@ -56,7 +56,7 @@ impl Lease for Service {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Reply<Self::LeaseKeepAliveStream> {
-        let leaderless = self.leaderless(request.metadata())?;
+        let leaderless = self.leaderless(request.metadata());
         let service = self.clone();
         let credentials = guard::caller(&request).credentials;
         let answers = request.into_inner().then(move |request| {
