@@ -33,7 +33,8 @@ pub(crate) enum StoreTool {
 
 /// Arguments of `keelson store`, named as etcd's.
 #[derive(Debug, Clone, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+// The last of a flag given twice counts, as in etcd.
+#[command(args_conflicts_with_subcommands = true, args_override_self = true)]
 pub(crate) struct StoreArgs {
     #[command(subcommand)]
     pub(crate) tool: Option<StoreTool>,
