@@ -211,4 +211,16 @@ mod tests {
         let all: Vec<&str> = names.collect();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     }
+
+    #[test]
+    fn the_last_of_a_flag_given_twice_counts() {
+        use clap::CommandFactory as _;
+        let (cert, urls) = ("--client-cert-auth", "--listen-client-urls");
+        let given = ["keelson", "store", "--name", "a", cert, "--name", "b", cert, urls, "http://a", urls, "http://b"];
+        let matches = crate::Cli::command().try_get_matches_from(given).expect("as Go reads flags");
+        let store = matches.subcommand_matches("store").expect("the store's");
+        assert_eq!(store.get_one::<String>("name").map(String::as_str), Some("b"));
+        let urls: Vec<_> = store.get_many::<String>("listen_client_urls").expect("some").collect();
+        assert_eq!(urls, ["http://b"]);
+    }
 }

@@ -108,3 +108,17 @@ impl http_body::Body for Ending {
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_stream_ends_in_its_head() {
+        let waiting = || Some(Box::pin(CancellationToken::new().cancelled_owned()));
+        assert!(Ending { body: Body::empty(), closing: waiting() }.is_end_stream());
+        assert!(!Ending { body: Body::from("an event"), closing: waiting() }.is_end_stream());
+    }
+}

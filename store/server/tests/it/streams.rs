@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use store_core::wire::request_op::Request as Op;
 use store_core::wire::watch_request::RequestUnion;
 use store_core::wire::{
-    PutRequest, RangeRequest, RangeResponse, RequestOp, StatusRequest, StatusResponse, TxnRequest, WatchCreateRequest,
-    WatchRequest, WatchResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, StatusRequest, StatusResponse, TxnRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -185,6 +185,11 @@ async fn a_stream_that_needs_a_leader_ends_without_one() {
     assert!(begun.elapsed() >= Duration::from_millis(2_900), "{:?}", begun.elapsed());
     let still = tokio::time::timeout(Duration::from_millis(200), without.message()).await;
     assert!(still.is_err(), "a stream that didn't ask goes on: {still:?}");
+    // One call is refused at once, and doesn't wait for a leader to be.
+    let mut request = Request::new(PutRequest { key: "k".into(), ..PutRequest::default() });
+    request.metadata_mut().insert("hasleader", "true".parse().expect("a value"));
+    let refused = server.unary_with::<_, PutResponse>("/etcdserverpb.KV/Put", request).await.expect_err("refused");
+    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: no leader"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,8 +73,16 @@ impl Server {
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
     {
+        self.unary_with(path, Request::new(request)).await
+    }
+
+    pub(crate) async fn unary_with<Q, A>(&self, path: &'static str, request: Request<Q>) -> Result<A, Status>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
         let mut grpc = self.grpc().await;
-        let call = grpc.unary(Request::new(request), PathAndQuery::from_static(path), ProstCodec::default());
+        let call = grpc.unary(request, PathAndQuery::from_static(path), ProstCodec::default());
         let answer = tokio::time::timeout(PATIENCE, call).await.map_err(|_| Status::cancelled("no answer in time"))?;
         answer.map(tonic::Response::into_inner)
     }
