@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand};
 use store_server::{AuthToken, Config, Tls, TlsVersion, go_duration, parse_retention};
 
 use crate::logging::Format;
@@ -45,19 +45,38 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// URLs to serve clients on
-    #[arg(long, env = "ETCD_LISTEN_CLIENT_URLS", value_delimiter = ',', default_value = "http://localhost:2379")]
+    #[arg(
+        long,
+        env = "ETCD_LISTEN_CLIENT_URLS",
+        value_delimiter = ',',
+        action = ArgAction::Set,
+        default_value = "http://localhost:2379"
+    )]
     listen_client_urls: Vec<String>,
     /// URLs that clients are told of
-    #[arg(long, env = "ETCD_ADVERTISE_CLIENT_URLS", value_delimiter = ',', default_value = "http://localhost:2379")]
+    #[arg(
+        long,
+        env = "ETCD_ADVERTISE_CLIENT_URLS",
+        value_delimiter = ',',
+        action = ArgAction::Set,
+        default_value = "http://localhost:2379"
+    )]
     advertise_client_urls: Vec<String>,
     /// URLs to serve peers on
-    #[arg(long, env = "ETCD_LISTEN_PEER_URLS", value_delimiter = ',', default_value = "http://localhost:2380")]
+    #[arg(
+        long,
+        env = "ETCD_LISTEN_PEER_URLS",
+        value_delimiter = ',',
+        action = ArgAction::Set,
+        default_value = "http://localhost:2380"
+    )]
     listen_peer_urls: Vec<String>,
     /// URL by which peers reach this member
     #[arg(
         long,
         env = "ETCD_INITIAL_ADVERTISE_PEER_URLS",
         value_delimiter = ',',
+        action = ArgAction::Set,
         default_value = "http://localhost:2380"
     )]
     initial_advertise_peer_urls: Vec<String>,
@@ -75,7 +94,7 @@ pub(crate) struct StoreArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        action = clap::ArgAction::Set,
+        action = ArgAction::Set,
         value_parser = switch
     )]
     strict_reconfig_check: bool,
@@ -111,7 +130,7 @@ pub(crate) struct StoreArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        action = clap::ArgAction::Set,
+        action = ArgAction::Set,
         value_parser = switch
     )]
     enable_grpc_gateway: bool,
@@ -132,7 +151,7 @@ pub(crate) struct StoreArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        action = clap::ArgAction::Set,
+        action = ArgAction::Set,
         value_parser = switch
     )]
     client_cert_auth: bool,
@@ -140,7 +159,7 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_CLIENT_CRL_FILE")]
     client_crl_file: Option<PathBuf>,
     /// Hosts for one of which a client's certificate must be good
-    #[arg(long, env = "ETCD_CLIENT_CERT_ALLOWED_HOSTNAME", value_delimiter = ',')]
+    #[arg(long, env = "ETCD_CLIENT_CERT_ALLOWED_HOSTNAME", value_delimiter = ',', action = ArgAction::Set)]
     client_cert_allowed_hostname: Vec<String>,
     /// Certificate towards peers
     #[arg(long, env = "ETCD_PEER_CERT_FILE")]
@@ -159,7 +178,7 @@ pub(crate) struct StoreArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        action = clap::ArgAction::Set,
+        action = ArgAction::Set,
         value_parser = switch
     )]
     peer_client_cert_auth: bool,
@@ -173,13 +192,13 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_PEER_CRL_FILE")]
     peer_crl_file: Option<PathBuf>,
     /// Common names of which a peer's certificate must have one
-    #[arg(long, env = "ETCD_PEER_CERT_ALLOWED_CN", value_delimiter = ',')]
+    #[arg(long, env = "ETCD_PEER_CERT_ALLOWED_CN", value_delimiter = ',', action = ArgAction::Set)]
     peer_cert_allowed_cn: Vec<String>,
     /// Hosts for one of which a peer's certificate must be good
-    #[arg(long, env = "ETCD_PEER_CERT_ALLOWED_HOSTNAME", value_delimiter = ',')]
+    #[arg(long, env = "ETCD_PEER_CERT_ALLOWED_HOSTNAME", value_delimiter = ',', action = ArgAction::Set)]
     peer_cert_allowed_hostname: Vec<String>,
     /// Cipher suites of TLS 1.2, for clients and peers [default: all that are safe]
-    #[arg(long, env = "ETCD_CIPHER_SUITES", value_delimiter = ',')]
+    #[arg(long, env = "ETCD_CIPHER_SUITES", value_delimiter = ',', action = ArgAction::Set)]
     cipher_suites: Vec<String>,
     /// Oldest TLS spoken: TLS1.2 or TLS1.3
     #[arg(long, env = "ETCD_TLS_MIN_VERSION", default_value = "TLS1.2", value_parser = tls_version)]
@@ -203,7 +222,7 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_AUTO_COMPACTION_RETENTION", default_value = "0")]
     auto_compaction_retention: String,
     /// URLs to serve health and metrics on, without the rest
-    #[arg(long, env = "ETCD_LISTEN_METRICS_URLS", value_delimiter = ',')]
+    #[arg(long, env = "ETCD_LISTEN_METRICS_URLS", value_delimiter = ',', action = ArgAction::Set)]
     listen_metrics_urls: Vec<String>,
     /// Requests that a client may have under way on one connection
     #[arg(long, env = "ETCD_MAX_CONCURRENT_STREAMS", default_value_t = u32::MAX)]
@@ -242,7 +261,7 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ETCD_LOG_FORMAT", default_value = "json")]
     pub(crate) log_format: Format,
     /// Where the log goes: default (stderr), stderr, stdout or files, separated by commas
-    #[arg(long, env = "ETCD_LOG_OUTPUTS", value_delimiter = ',', default_value = "default")]
+    #[arg(long, env = "ETCD_LOG_OUTPUTS", value_delimiter = ',', action = ArgAction::Set, default_value = "default")]
     pub(crate) log_outputs: Vec<String>,
 }
 
