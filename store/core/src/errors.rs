@@ -27,10 +27,10 @@ pub enum RequestError {
     #[error("etcdserver: invalid sort option")]
     InvalidSort,
     /// A streamed read in an order that only the whole answer has.
-    #[error("etcdserver: RangeStream does not support custom sort orders")]
+    #[error("RangeStream does not support custom sort orders")]
     StreamSort,
     /// A streamed read with bounds on revisions.
-    #[error("etcdserver: RangeStream does not support revision filters")]
+    #[error("RangeStream does not support revision filters")]
     StreamFilter,
     /// A revision that is gone.
     #[error("etcdserver: mvcc: required revision has been compacted")]

@@ -176,7 +176,7 @@ pub(crate) fn status(error: RequestError) -> Status {
         E::PermissionDenied => Code::PermissionDenied,
         E::InvalidAuthToken => Code::Unauthenticated,
         // etcd gives these no code.
-        E::PasswordTooLong | E::VerifyOnly | E::UnknownMethod => Code::Unknown,
+        E::PasswordTooLong | E::VerifyOnly | E::UnknownMethod | E::TransferTimeout => Code::Unknown,
         E::Compacted | E::Future | E::LeaseTooLong => Code::OutOfRange,
         E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
         E::LeaseExists
@@ -186,19 +186,17 @@ pub(crate) fn status(error: RequestError) -> Status {
         | E::MemberNotLearner
         | E::LearnerNotReady
         | E::TooManyLearners
+        | E::NotForLearner
         | E::NotLeader
         | E::BadTransferee => Code::FailedPrecondition,
         E::StreamSort | E::StreamFilter | E::NoDowngrade => Code::Unimplemented,
         E::Busy | E::NoSpace => Code::ResourceExhausted,
-        E::NoLeader
-        | E::Timeout
-        | E::LeaderFailed
-        | E::Stopped
-        | E::Unhealthy
-        | E::NotForLearner
-        | E::TransferTimeout => Code::Unavailable,
+        E::NoLeader | E::Timeout | E::LeaderFailed | E::Stopped | E::Unhealthy => Code::Unavailable,
         E::CopyFailed => Code::Internal,
         E::Disk | E::Corrupt => Code::DataLoss,
     };
     Status::new(code, error.to_string())
 }
+
+#[cfg(test)]
+mod tests;
