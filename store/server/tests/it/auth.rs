@@ -3,6 +3,7 @@
 mod certificates;
 mod doors;
 mod gateway;
+mod matrix;
 mod restart;
 
 use std::process::{Child, Command, Stdio};
@@ -163,9 +164,11 @@ async fn keys_are_guarded_as_in_etcd() {
         @ann:secret get p/ --from-key
         @ann:secret get p --prefix
         @ann:secret get p/a p/c
-        @ann:secret get k --serializable
-        @ann:secret get w --serializable
-        @ann:secret get p/ --prefix --keys-only --count-only
+        @ann:secret get k --consistency=s
+        @ann:secret get w --consistency=s
+        @bob:secret get k --consistency=s
+        get k --consistency=s
+        @ann:secret get p/ --prefix --keys-only
         @ann:secret del p/ --from-key
         @ann:secret del p/b --prev-kv
         @ann:secret txn << value("k") = "before"||put p/t 1|get p/a||get p/a||

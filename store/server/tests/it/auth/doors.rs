@@ -35,8 +35,8 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     }
 }
 
-const DENIED: &str = "PermissionDenied: etcdserver: permission denied";
-const EMPTY: &str = "InvalidArgument: etcdserver: user name is empty";
+pub(super) const DENIED: &str = "PermissionDenied: etcdserver: permission denied";
+pub(super) const EMPTY: &str = "InvalidArgument: etcdserver: user name is empty";
 
 /// CVE-2026-33343, CVE-2026-44283: what a transaction does counts at any depth.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,12 +152,33 @@ impl Server {
         grpc.server_streaming(Request::new(request), path, codec).await.expect("an answer").into_inner()
     }
 
-    /// Reads in pieces.
-    pub(crate) async fn range_stream(&self, request: RangeRequest) -> Result<Vec<RangeResponse>, Status> {
+    /// The first answer to a call of any kind that one message is enough for.
+    pub(crate) async fn first<Q, A>(&self, path: &'static str, request: Request<Q>) -> Result<A, Status>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let mut grpc = self.grpc().await;
+        let answered = async {
+            let path = PathAndQuery::from_static(path);
+            let mut answers = grpc.server_streaming(request, path, ProstCodec::<Q, A>::default()).await?.into_inner();
+            answers.message().await?.ok_or_else(|| Status::cancelled("the call ended without an answer"))
+        };
+        let answer = tokio::time::timeout(PATIENCE, answered).await;
+        answer.unwrap_or_else(|_| Err(Status::cancelled("no answer in time")))
+    }
+
+    /// Begins to read in pieces; they stay with the server until somebody asks for them here.
+    pub(crate) async fn pieces_untaken(&self, request: RangeRequest) -> Result<Streaming<RangeStreamResponse>, Status> {
         let mut grpc = self.grpc().await;
         let path = PathAndQuery::from_static("/etcdserverpb.KV/RangeStream");
         let codec = ProstCodec::<RangeRequest, RangeStreamResponse>::default();
-        let mut answers = grpc.server_streaming(Request::new(request), path, codec).await?.into_inner();
+        Ok(grpc.server_streaming(Request::new(request), path, codec).await?.into_inner())
+    }
+
+    /// Reads in pieces.
+    pub(crate) async fn range_stream(&self, request: RangeRequest) -> Result<Vec<RangeResponse>, Status> {
+        let mut answers = self.pieces_untaken(request).await?;
         let mut pieces = Vec::new();
         while let Some(answer) = answers.message().await? {
             pieces.push(answer.range_response.expect("a piece"));
