@@ -245,3 +245,89 @@ async fn a_member_has_so_many_watchers_and_no_more() {
     streams.pop();
     while !one.one_more().await.cancel_reason.is_empty() {}
 }
+
+/// Keys that are written in turn, and each watcher's first revision in their history.
+const IN_TURN: i64 = 5;
+const HISTORY: i64 = 3_000;
+const STARTS: [i64; 4] = [2, 700, 1_501, 2_999];
+/// Together more than the ring of recent changes holds.
+const IN_TURN_BYTES: usize = 4 << 10;
+/// Answers about progress at so many revisions, while somebody writes.
+const TOLD_MIN: usize = 100;
+
+/// Alone, somebody writes the keys in turn: this one at a revision.
+fn in_turn(revision: i64) -> String {
+    format!("turn{}", revision % IN_TURN)
+}
+
+async fn put_in_turn(server: &Server, revision: i64) {
+    let value = vec![b'v'; IN_TURN_BYTES].into();
+    let put = PutRequest { key: in_turn(revision).into(), value, ..PutRequest::default() };
+    server.call(Call::Put(put)).await.expect("a put");
+}
+
+/// The first revision from one on at which a key is written; every key has a watcher per start.
+fn next_of(key: i64, from: i64) -> i64 {
+    from + (key - from).rem_euclid(IN_TURN)
+}
+
+/// Progress of a whole stream is told behind all events of all its watchers up to it: a kube-apiserver asks for it every
+/// 100 ms while reads wait, and answers them from its cache as of then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_of_a_stream_is_told_behind_everything_before_it() {
+    let cluster = Cluster::started(1).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    for revision in 2..HISTORY {
+        put_in_turn(&server, revision).await;
+    }
+    let written = tokio_util::sync::CancellationToken::new();
+    let (writer, until) = (server.clone(), written.clone());
+    let writing = tokio::spawn(async move {
+        for revision in HISTORY.. {
+            if until.is_cancelled() {
+                return;
+            }
+            put_in_turn(&writer, revision).await;
+        }
+    });
+    let (requests, receiver) = mpsc::channel(64);
+    let mut answers = server.watch(receiver).await;
+    let mut awaited = Vec::new();
+    for start in STARTS {
+        for key in 0..IN_TURN {
+            let create = WatchCreateRequest {
+                key: in_turn(key).into(),
+                start_revision: start,
+                watch_id: awaited.len() as i64 + 1,
+                ..WatchCreateRequest::default()
+            };
+            awaited.push((key, next_of(key, start)));
+            let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+            requests.send(create).await.expect("the stream lives");
+        }
+    }
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < TOLD_MIN {
+        // As fast as anything comes; one that isn't answered is asked for again.
+        let progress = WatchRequest { request_union: Some(RequestUnion::ProgressRequest(Default::default())) };
+        requests.send(progress).await.expect("the stream lives");
+        let answer = tokio::time::timeout(PATIENCE, answers.message()).await.expect("in time");
+        let answer = answer.expect("a response").expect("one");
+        assert!(!answer.canceled, "{answer:?}");
+        if answer.watch_id == -1 {
+            let reached = answer.header.expect("a header").revision;
+            for (id, (key, next)) in awaited.iter().enumerate() {
+                assert!(*next > reached, "watcher {id} of key {key} misses {next}, and progress is {reached}");
+            }
+            told.insert(reached);
+        }
+        for event in &answer.events {
+            let kv = event.kv.as_ref().expect("a key");
+            let (key, next) = &mut awaited[answer.watch_id as usize - 1];
+            assert_eq!((kv.mod_revision, kv.key.as_ref()), (*next, in_turn(*key).as_bytes()));
+            *next += IN_TURN;
+        }
+    }
+    written.cancel();
+    writing.await.expect("no panic");
+}
