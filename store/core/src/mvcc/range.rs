@@ -166,11 +166,12 @@ impl Mvcc {
         }
     }
 
-    /// The version of a key just before a revision, for watchers that ask for it.
+    /// The version of a key just before a revision, for watchers that ask for it; `None` if it is collected.
     #[must_use]
     pub fn before(&self, key: &[u8], revision: i64) -> Option<Version> {
-        // Compacted history isn't whole: what is left of it may be the wrong version.
-        self.index.at(key, revision - 1).filter(|_| revision > self.compacted).copied()
+        // Compacted history isn't whole: what is left of it may be the wrong version. Of what was before the compacted
+        // revision itself, collection takes all or nothing.
+        self.index.at(key, revision - 1).filter(|_| revision >= self.compacted).copied()
     }
 }
 

@@ -47,12 +47,12 @@ impl Told {
         Self { at, key, is_deletion, creates, encoded, with_before: OnceLock::new(), kept: kept.clone() }
     }
 
-    /// The event with the version before it, which is looked up if nobody has yet.
-    pub(crate) fn with_before(&self, before: impl FnOnce() -> Option<KeyValue>) -> Bytes {
+    /// The event with the version before it, which is looked up if nobody has yet; `None` if it isn't there.
+    pub(crate) fn with_before(&self, before: impl FnOnce() -> Option<KeyValue>) -> Option<Bytes> {
         if let Some(known) = self.with_before.get() {
-            return known.clone();
+            return Some(known.clone());
         }
-        let Some(before) = before() else { return self.encoded.clone() };
+        let before = before()?;
         // Encoded messages one behind the other are one message with the fields of both.
         let rest = Event { prev_kv: Some(before), ..Event::default() };
         let mut whole = Vec::with_capacity(self.encoded.len() + rest.encoded_len());
@@ -64,7 +64,7 @@ impl Told {
         {
             self.kept.fetch_sub(whole.len(), Ordering::Relaxed);
         }
-        whole
+        Some(whole)
     }
 
     fn cost(&self) -> usize {
@@ -238,16 +238,16 @@ mod tests {
         let kept = Arc::new(AtomicUsize::new(0));
         let before = |bytes: usize| move || Some(KeyValue { value: vec![b'o'; bytes].into(), ..KeyValue::default() });
         let small = told(5, 10, &kept);
-        let first = small.with_before(before(100));
+        let first = small.with_before(before(100)).expect("it is there");
         let decoded = Event::decode(first.clone()).expect("an event");
         assert_eq!(decoded.prev_kv.map(|kv| kv.value.len()), Some(100));
         assert_eq!(decoded.kv.map(|kv| kv.value.len()), Some(10));
-        assert_eq!(small.with_before(|| panic!("it is known")), first);
+        assert_eq!(small.with_before(|| panic!("it is known")).as_ref(), Some(&first));
         assert_eq!(kept.load(Ordering::Relaxed), first.len());
         let large = told(6, 10, &kept);
-        assert!(large.with_before(before(BEFORE_BYTES_MAX)).len() > BEFORE_BYTES_MAX);
+        assert!(large.with_before(before(BEFORE_BYTES_MAX)).is_some_and(|whole| whole.len() > BEFORE_BYTES_MAX));
         assert_eq!(kept.load(Ordering::Relaxed), first.len());
-        assert_eq!(large.with_before(|| None), large.encoded);
+        assert_eq!(large.with_before(|| None), None);
         drop(small);
         assert_eq!(kept.load(Ordering::Relaxed), 0);
     }

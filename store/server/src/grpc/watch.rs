@@ -16,6 +16,8 @@
 //!   W6  The watchers of a stream go forward together: none is given a revision before
 //!       the others have all that was published before its turn came.
 //!   W7  A stream that waits for its client holds no events but those counted in its outbox.
+//!   W8  Who wants to know what was before a change is told, or cancelled if compaction took it. Only of changes that
+//!       were at or below the compacted revision when the watcher began, it isn't told, as by etcd.
 //! Source: etcd `server/etcdserver/api/v3rpc/watch.go`, `server/storage/mvcc/watcher.go`.
 
 mod answer;
@@ -68,7 +70,8 @@ impl Wanted {
 
 struct Watcher {
     wanted: Wanted,
-    prev_kv: bool,
+    /// Of changes above this revision it is told what was before (W8).
+    prev_kv_above: Option<i64>,
     fragment: bool,
     progress_notify: bool,
     /// First revision not given yet.
@@ -103,16 +106,23 @@ fn reason(error: RequestError) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
-/// A slice's events with what was before them, if that is asked for and not compacted away; fewer if they become
-/// too large by it, but whole revisions. And up to which revision they are all.
-fn encoded(engine: &Engine, slice: Slice, prev_kv: bool, compacted: i64) -> (Vec<Bytes>, i64) {
+/// Events, encoded, and up to which revision they are all; `None` if compaction took what was before one (W8).
+type Encoded = Option<(Vec<Bytes>, i64)>;
+
+/// A slice's events, of those above a revision with what was before them; fewer if they become too large by it, but
+/// whole revisions.
+fn encoded(engine: &Engine, slice: Slice, prev_kv_above: Option<i64>) -> Encoded {
     let (mut events, mut bytes, mut reached) = (Vec::with_capacity(slice.events.len()), 0, 0);
     for told in &slice.events {
         if bytes >= SLICE_BYTES_MAX && told.at.main > reached {
-            return (events, reached);
+            return Some((events, reached));
         }
-        let event = if prev_kv && !told.creates && told.at.main > compacted {
-            told.with_before(|| engine.state.before(&told.key, told.at.main))
+        let event = if !told.creates && prev_kv_above.is_some_and(|above| told.at.main > above) {
+            match told.with_before(|| engine.state.before(&told.key, told.at.main)) {
+                Some(event) => event,
+                None if told.at.main <= engine.state.read().compacted() => return None,
+                None => told.encoded.clone(),
+            }
         } else {
             told.encoded.clone()
         };
@@ -120,7 +130,7 @@ fn encoded(engine: &Engine, slice: Slice, prev_kv: bool, compacted: i64) -> (Vec
         reached = told.at.main;
         events.push(event);
     }
-    (events, slice.reached)
+    Some((events, slice.reached))
 }
 
 #[tonic::async_trait]
@@ -188,6 +198,10 @@ impl Serving {
         *self.service.engine.revisions().borrow()
     }
 
+    fn compacted(&self) -> i64 {
+        self.service.engine.state.read().compacted()
+    }
+
     async fn take(&mut self, request: WatchRequest) -> Result<(), Gone> {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
@@ -247,7 +261,7 @@ impl Serving {
         let watch_id = if request.watch_id != 0 { request.watch_id } else { self.free_id() };
         let watcher = Watcher {
             wanted: Wanted::of(&request),
-            prev_kv: request.prev_kv,
+            prev_kv_above: request.prev_kv.then(|| self.compacted()),
             fragment: request.fragment,
             progress_notify: request.progress_notify,
             next: if request.start_revision > 0 { request.start_revision } else { self.published() + 1 },
@@ -327,18 +341,23 @@ impl Serving {
             }
             let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
             let (from, fragment) = (watcher.next, watcher.fragment);
-            let compacted = self.service.engine.state.read().compacted();
+            let compacted = self.compacted();
             if from < compacted {
                 return self.cancel_compacted(id, compacted).await;
             }
-            let read = self.slice(watcher, to, compacted).await;
+            let read = self.slice(watcher, to).await;
             // Compacted while it was read: what was read may have holes (W2).
-            if from < self.service.engine.state.read().compacted() {
+            let compacted = self.compacted();
+            if from < compacted {
                 continue;
             }
-            let Ok((events, reached)) = read else {
-                let _ = self.out.send(Err(status(RequestError::Disk))).await;
-                return Err(Gone);
+            let (events, reached) = match read {
+                Ok(Some(read)) => read,
+                Ok(None) => return self.cancel_compacted(id, compacted).await,
+                Err(_) => {
+                    let _ = self.out.send(Err(status(RequestError::Disk))).await;
+                    return Err(Gone);
+                }
             };
             if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.next = reached + 1;
@@ -367,13 +386,13 @@ impl Serving {
         }
     }
 
-    /// A watcher's next events, encoded, and up to which revision they are all.
-    async fn slice(&self, watcher: &Watcher, to: i64, compacted: i64) -> Result<(Vec<Bytes>, i64), RequestError> {
+    /// A watcher's next events.
+    async fn slice(&self, watcher: &Watcher, to: i64) -> Result<Encoded, RequestError> {
         let (engine, from, wanted) = (&self.service.engine, watcher.next, watcher.wanted.clone());
         let recent = engine.recent(from, to, SLICE_BYTES_MAX, |key, is_deletion| wanted.matches(key, is_deletion));
-        let prev_kv = watcher.prev_kv;
+        let prev_kv_above = watcher.prev_kv_above;
         match recent {
-            Some(slice) if !prev_kv || slice.events.is_empty() => Ok(encoded(engine, slice, false, compacted)),
+            Some(slice) if prev_kv_above.is_none() || slice.events.is_empty() => Ok(encoded(engine, slice, None)),
             recent => {
                 let engine = engine.clone();
                 // Old changes and older values come from disk.
@@ -384,7 +403,7 @@ impl Serving {
                             engine.past(from, to, SLICE_BYTES_MAX, |key, deletion| wanted.matches(key, deletion))?
                         }
                     };
-                    Ok(encoded(&engine, slice, prev_kv, compacted))
+                    Ok(encoded(&engine, slice, prev_kv_above))
                 });
                 read.await.map_err(|_| RequestError::Stopped)?
             }

@@ -331,3 +331,67 @@ async fn progress_of_a_stream_is_told_behind_everything_before_it() {
     written.cancel();
     writing.await.expect("no panic");
 }
+
+/// Versions of a key, each nearly a slice's worth many times over, so that a watcher who doesn't read stops among them.
+const VERSIONS: i64 = 16;
+const VERSION_BYTES: usize = 300 << 10;
+
+/// Reads all versions of a key, each with the one before it; or returns where compaction ended the watcher.
+async fn versions(answers: &mut Streaming<WatchResponse>) -> Option<i64> {
+    let mut last = 1;
+    while last < VERSIONS {
+        let answer = tokio::time::timeout(PATIENCE, answers.message()).await.expect("in time");
+        let answer = answer.expect("a response").expect("one");
+        if answer.canceled {
+            assert!(answer.events.is_empty() && answer.compact_revision > 0, "{answer:?}");
+            return Some(answer.compact_revision);
+        }
+        for event in &answer.events {
+            let version = |kv: &Option<store_core::wire::KeyValue>| kv.as_ref().map(|kv| (kv.version, kv.value.len()));
+            let before = if last == 1 { 1 } else { VERSION_BYTES };
+            assert_eq!(version(&event.kv), Some((last + 1, VERSION_BYTES)));
+            assert_eq!(version(&event.prev_kv), Some((last, before)), "what was before version {}", last + 1);
+            last += 1;
+        }
+    }
+    None
+}
+
+/// A kube-apiserver's watch ends with an error when what was before a change is missing (etcd #10681).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_before_is_told_or_the_watcher_ends() {
+    let cluster = Cluster::started(1).await;
+    let (url, server) = (cluster.url(0), Server::connect(&cluster.url(0)).await);
+    let (mut told, mut ended) = (0, 0);
+    for physical in [false, true] {
+        // Compaction comes to a halt before, at and behind the place where the watcher waits, wherever that is.
+        for version in 2..=VERSIONS {
+            let key = format!("{physical}{version:02}");
+            let put = |bytes: usize| {
+                let put = PutRequest { key: key.clone().into(), value: vec![b'v'; bytes].into(), ..Default::default() };
+                server.call(Call::Put(put))
+            };
+            put(1).await.expect("a put");
+            let created = server.revision().await;
+            let (requests, receiver) = mpsc::channel(1);
+            let create = WatchCreateRequest { key: key.clone().into(), prev_kv: true, ..Default::default() };
+            let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+            requests.send(create).await.expect("room");
+            let mut answers = Server::connect(&url).await.watch(receiver).await;
+            assert!(answers.message().await.expect("a response").expect("one").created);
+            for _ in 1..VERSIONS {
+                put(VERSION_BYTES).await.expect("a put");
+            }
+            let revision = created + version - 1;
+            server.call(Call::Compact(CompactionRequest { revision, physical })).await.expect("a compaction");
+            match versions(&mut answers).await {
+                None => told += 1,
+                Some(at) => {
+                    assert_eq!(at, revision);
+                    ended += 1;
+                }
+            }
+        }
+    }
+    assert!(told > 0 && ended > 0, "{told} were told everything, {ended} were overtaken");
+}
