@@ -17,16 +17,28 @@ use super::Peers;
 use super::dial::{GREET_MAX, greet};
 use super::frame::{Frame, Purpose, Reception, read_bytes, write_bytes};
 use crate::backup::is_plain;
-use crate::engine::{Copied, Engine, Input};
+use crate::engine::{Copied, Input};
 use crate::metrics::Metrics;
 
 const CHUNK_BYTES: usize = 256 << 10;
 const NAME_BYTES_MAX: usize = 255;
 /// RocksDB makes a few files; more would be somebody's mischief.
 const FILES_MAX: usize = 100_000;
-/// How long a chunk may take, and the receiver's loading.
-const CHUNK_MAX: Duration = Duration::from_secs(30);
-const LOAD_MAX: Duration = Duration::from_secs(600);
+
+/// How long the other side may keep this one waiting: who hangs must not hold up the next snapshot for ever.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For a chunk, a name, an end.
+    step: Duration,
+    /// For the receiver's loading.
+    load: Duration,
+}
+
+const PATIENCE: Patience = Patience { step: Duration::from_secs(30), load: Duration::from_secs(600) };
+
+async fn within<T>(limit: Duration, step: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
+    tokio::time::timeout(limit, step).await?
+}
 
 fn wrong(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, what)
@@ -47,7 +59,9 @@ pub(super) fn start(peers: &Peers, message: Message) {
             let mut last = wrong("the peer has no URL");
             for url in &urls {
                 match tokio::time::timeout(GREET_MAX, greet(url, tls.clone(), &greeting)).await? {
-                    Ok((mut stream, Reception::Welcome)) => return send(&mut stream, &engine, message, &copied).await,
+                    Ok((mut stream, Reception::Welcome)) => {
+                        return send(&mut stream, &engine.metrics, message, &copied, PATIENCE).await;
+                    }
                     Ok((_, other)) => last = wrong(format!("refused: {other:?}")),
                     Err(error) => last = error,
                 }
@@ -67,28 +81,38 @@ pub(super) fn start(peers: &Peers, message: Message) {
 
 async fn send(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    engine: &Engine,
+    metrics: &Metrics,
     message: Message,
-    copied: &Arc<Copied>,
+    copied: &Copied,
+    patience: Patience,
 ) -> std::io::Result<()> {
     let begun = tokio::time::Instant::now();
-    let (peer, mut bytes) = (message.to, 0);
-    Frame::Raft(Box::new(message)).write(stream).await?;
-    let mut files = tokio::fs::read_dir(&copied.path).await?;
-    while let Some(file) = files.next_entry().await? {
-        write_bytes(stream, file.file_name().as_encoded_bytes()).await?;
-        bytes += send_file(stream, &file.path()).await?;
-    }
-    write_bytes(stream, &[]).await?;
-    stream.flush().await?;
-    tokio::time::timeout(LOAD_MAX, stream.read_u8()).await??;
-    engine.metrics.peers.sent(peer, bytes);
+    let peer = message.to;
+    within(patience.step, Frame::Raft(Box::new(message)).write(stream)).await?;
+    let bytes = send_files(stream, &copied.path, patience).await?;
+    within(patience.load, stream.read_u8()).await?;
+    metrics.peers.sent(peer, bytes);
     let peer = format!("{peer:x}");
     tracing::info!(peer, index = copied.metadata.index, bytes, took = ?begun.elapsed(), "sent a snapshot");
     Ok(())
 }
 
-async fn send_file(stream: &mut (impl AsyncWrite + Unpin), path: &Path) -> std::io::Result<u64> {
+async fn send_files(stream: &mut (impl AsyncWrite + Unpin), from: &Path, patience: Patience) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    let mut files = tokio::fs::read_dir(from).await?;
+    while let Some(file) = files.next_entry().await? {
+        within(patience.step, write_bytes(stream, file.file_name().as_encoded_bytes())).await?;
+        bytes += send_file(stream, &file.path(), patience).await?;
+    }
+    let end = async {
+        write_bytes(stream, &[]).await?;
+        stream.flush().await
+    };
+    within(patience.step, end).await?;
+    Ok(bytes)
+}
+
+async fn send_file(stream: &mut (impl AsyncWrite + Unpin), path: &Path, patience: Patience) -> std::io::Result<u64> {
     let mut file = File::open(path).await?;
     let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK_BYTES), 0);
     loop {
@@ -98,7 +122,7 @@ async fn send_file(stream: &mut (impl AsyncWrite + Unpin), path: &Path) -> std::
             write_bytes(stream, &chunk).await?;
             if chunk.is_empty() { Ok(()) } else { stream.write_u32(crc32fast::hash(&chunk)).await }
         };
-        tokio::time::timeout(CHUNK_MAX, write).await??;
+        within(patience.step, write).await?;
         bytes += chunk.len() as u64;
         if chunk.is_empty() {
             return Ok(bytes);
@@ -113,7 +137,7 @@ pub(super) async fn receive(
     from: u64,
 ) -> std::io::Result<()> {
     let Ok(_slot) = peers.receiving.try_acquire() else { return Err(wrong("another snapshot is coming already")) };
-    let (Frame::Raft(message), _) = Frame::read(stream).await? else {
+    let (Frame::Raft(message), _) = within(PATIENCE.step, Frame::read(stream)).await? else {
         return Err(wrong("a snapshot without its message"));
     };
     if !is_snapshot(&message) || message.from != from || message.to != peers.engine.id {
@@ -122,7 +146,7 @@ pub(super) async fn receive(
     let metadata = message.get_snapshot().get_metadata().clone();
     let room = peers.engine.state.make_room(&metadata).map_err(wrong)?;
     let (begun, metrics) = (tokio::time::Instant::now(), &peers.engine.metrics);
-    receive_files(stream, room.path(), metrics).await?;
+    receive_files(stream, room.path(), metrics, PATIENCE).await?;
     metrics.snapshot_save.observe(begun.elapsed().as_secs_f64());
     let engine = peers.engine.clone();
     let load = move || engine.state.receive(room, &metadata);
@@ -132,9 +156,15 @@ pub(super) async fn receive(
     stream.flush().await
 }
 
-async fn receive_files(stream: &mut (impl AsyncRead + Unpin), folder: &Path, metrics: &Metrics) -> std::io::Result<()> {
+async fn receive_files(
+    stream: &mut (impl AsyncRead + Unpin),
+    folder: &Path,
+    metrics: &Metrics,
+    patience: Patience,
+) -> std::io::Result<()> {
     for _ in 0..FILES_MAX {
-        let name = String::from_utf8(read_bytes(stream, NAME_BYTES_MAX).await?).map_err(wrong)?;
+        let name = within(patience.step, read_bytes(stream, NAME_BYTES_MAX)).await?;
+        let name = String::from_utf8(name).map_err(wrong)?;
         if name.is_empty() {
             // Names, too, must survive a power cut.
             return std::fs::File::open(folder)?.sync_all();
@@ -142,24 +172,37 @@ async fn receive_files(stream: &mut (impl AsyncRead + Unpin), folder: &Path, met
         if !is_plain(&name) {
             return Err(wrong(format!("a file of the name {name:?}")));
         }
-        receive_file(stream, &folder.join(name), metrics).await?;
+        receive_file(stream, &folder.join(name), metrics, patience).await?;
     }
     Err(wrong("more files than a state has"))
 }
 
-async fn receive_file(stream: &mut (impl AsyncRead + Unpin), path: &Path, metrics: &Metrics) -> std::io::Result<()> {
+async fn receive_file(
+    stream: &mut (impl AsyncRead + Unpin),
+    path: &Path,
+    metrics: &Metrics,
+    patience: Patience,
+) -> std::io::Result<()> {
     let mut file = File::create(path).await?;
     loop {
-        let chunk = tokio::time::timeout(CHUNK_MAX, read_bytes(stream, CHUNK_BYTES)).await??;
+        let read = async {
+            let chunk = read_bytes(stream, CHUNK_BYTES).await?;
+            let crc = if chunk.is_empty() { 0 } else { stream.read_u32().await? };
+            Ok((chunk, crc))
+        };
+        let (chunk, crc) = within(patience.step, read).await?;
         if chunk.is_empty() {
             let begun = tokio::time::Instant::now();
             file.sync_all().await?;
             metrics.snapshot_sync.observe(begun.elapsed().as_secs_f64());
             return Ok(());
         }
-        if stream.read_u32().await? != crc32fast::hash(&chunk) {
+        if crc != crc32fast::hash(&chunk) {
             return Err(wrong("a chunk of a snapshot was damaged on its way"));
         }
         file.write_all(&chunk).await?;
     }
 }
+
+#[cfg(test)]
+mod tests;
