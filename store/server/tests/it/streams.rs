@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use store_core::wire::request_op::Request as Op;
 use store_core::wire::watch_request::RequestUnion;
 use store_core::wire::{
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, StatusRequest, StatusResponse, TxnRequest,
-    WatchCreateRequest, WatchRequest, WatchResponse,
+    CompactionRequest, DeleteRangeRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
+    RequestOp, StatusRequest, StatusResponse, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 
 use crate::cluster::{Cluster, eventually};
 use crate::differential::Call;
-use crate::differential::server::{Reply, Server};
+use crate::differential::server::{PATIENCE, Reply, Server};
 
 async fn put(server: &Server, key: String, value: Vec<u8>) {
     let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
@@ -83,7 +83,7 @@ async fn pieces_of_a_read_are_the_whole_read() {
 
 /// The next response, or how the stream ended.
 async fn next(answers: &mut tonic::Streaming<WatchResponse>) -> Result<WatchResponse, Status> {
-    let answer = tokio::time::timeout(Duration::from_secs(20), answers.message()).await.expect("in time");
+    let answer = tokio::time::timeout(PATIENCE, answers.message()).await.expect("in time");
     answer.map(|response| response.expect("a response"))
 }
 
@@ -155,6 +155,74 @@ async fn a_transaction_of_reads_is_a_read() {
     assert!(matches!(here, Reply::Txn(answer) if answer.succeeded && answer.responses.len() == 1));
     let nobody_can_say = (Code::Unavailable, "etcdserver: request timed out".to_owned());
     assert_eq!(server.call(reading(false)).await.expect_err("no majority"), nobody_can_say);
+}
+
+/// Far more than HTTP/2's windows take of an answer that nobody reads.
+const LARGE_KEYS: usize = 4_000;
+const LARGE_BYTES: usize = 4 << 10;
+
+/// Every key anew, of one letter each time; returns the revision.
+async fn write_large(server: &Server, letter: u8) -> i64 {
+    for first in (0..LARGE_KEYS).step_by(100) {
+        let put = |n: usize| {
+            let (key, value) = (format!("k{n:05}").into(), vec![letter; LARGE_BYTES].into());
+            RequestOp { request: Some(Op::RequestPut(PutRequest { key, value, ..PutRequest::default() })) }
+        };
+        let success = (first..first + 100).map(put).collect();
+        server.call(Call::Txn(TxnRequest { success, ..TxnRequest::default() })).await.expect("a transaction");
+    }
+    server.revision().await
+}
+
+/// The rest of a read in pieces, all of them as one revision has them; and how it ended.
+async fn rest(
+    mut answers: tonic::Streaming<RangeStreamResponse>,
+    letter: u8,
+    revision: i64,
+) -> (usize, Result<RangeResponse, Status>) {
+    let (mut keys, mut last) = (0, RangeResponse::default());
+    loop {
+        match tokio::time::timeout(PATIENCE, answers.message()).await.expect("in time") {
+            Ok(Some(answer)) => last = answer.range_response.expect("a piece"),
+            Ok(None) => return (keys, Ok(last)),
+            Err(error) => return (keys, Err(error)),
+        }
+        for kv in &last.kvs {
+            assert_eq!(kv.key, format!("k{keys:05}"), "no key is left out");
+            assert!(kv.mod_revision <= revision && kv.value.iter().all(|byte| *byte == letter), "{}", kv.mod_revision);
+            keys += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pieces_are_of_one_revision_whatever_happens_meanwhile() {
+    let cluster = Cluster::started(1).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    let first = write_large(&server, b'a').await;
+    // Nobody takes these while everything is written anew, and half of it deleted.
+    let slow = Server::connect(&cluster.url(0)).await.pieces_untaken(everything()).await.expect("pieces");
+    let old = RangeRequest { revision: first, ..everything() };
+    let slow_and_old = Server::connect(&cluster.url(0)).await.pieces_untaken(old).await.expect("pieces");
+    let second = write_large(&server, b'b').await;
+    let delete = DeleteRangeRequest { key: "k02".into(), range_end: "l".into(), ..DeleteRangeRequest::default() };
+    server.call(Call::DeleteRange(delete)).await.expect("a delete");
+    for answers in [slow, slow_and_old] {
+        let (keys, last) = rest(answers, b'a', first).await;
+        let last = last.expect("a last piece");
+        assert_eq!((keys, last.count, last.more), (LARGE_KEYS, LARGE_KEYS as i64, false));
+        assert_eq!(last.header.map(|header| header.revision), Some(first));
+    }
+    // One whose revision is compacted meanwhile says so; what it gave before is right.
+    let second_read = RangeRequest { revision: second, ..everything() };
+    let overtaken = Server::connect(&cluster.url(0)).await.pieces_untaken(second_read).await.expect("pieces");
+    let revision = write_large(&server, b'c').await;
+    server.call(Call::Compact(CompactionRequest { revision, physical: true })).await.expect("a compaction");
+    let (keys, ended) = rest(overtaken, b'b', second).await;
+    let ended = ended.expect_err("its revision is gone");
+    let compacted = "etcdserver: mvcc: required revision has been compacted";
+    assert_eq!((ended.code(), ended.message()), (Code::OutOfRange, compacted));
+    assert!(keys < LARGE_KEYS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
