@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use etcd_client::{GetOptions, MemberAddOptions};
+use store_core::wire::{MemberListRequest, MemberListResponse};
 use store_server::{IdentityError, JoinError, ServeError};
+use tonic::Code;
 
 use crate::cluster::{Cluster, eventually};
+use crate::differential::server::Server;
 
 pub(crate) async fn id_of(cluster: &Cluster, at: usize) -> u64 {
     let status = cluster.client(at).await.status().await.expect("a status");
@@ -176,4 +180,60 @@ async fn leadership_is_handed_over() {
     assert!(not_leader.to_string().contains("not leader"), "{not_leader}");
     cluster.client(leader).await.move_leader(target).await.expect("moved");
     assert_eq!(cluster.wait_for_leader().await, next);
+}
+
+/// Who asks for what holds for the whole cluster isn't told what this member remembers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_listed_as_all_know_them_or_as_this_one_does() {
+    let mut cluster = Cluster::started(3).await;
+    let server = Server::connect(&cluster.url(0)).await;
+    let list = async |linearizable: bool| {
+        let path = "/etcdserverpb.Cluster/MemberList";
+        let answer = server.unary::<_, MemberListResponse>(path, MemberListRequest { linearizable }).await;
+        answer.map(|answer| answer.members.len()).map_err(|status| (status.code(), status.message().to_owned()))
+    };
+    assert_eq!((list(true).await, list(false).await), (Ok(3), Ok(3)));
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    let nobody_can_say = (Code::Unavailable, "etcdserver: request timed out".to_owned());
+    assert_eq!((list(true).await, list(false).await), (Err(nobody_can_say), Ok(3)));
+}
+
+/// etcd's rules for a cluster that isn't whole: nobody is added until everybody has been there for five seconds, and
+/// nobody goes who is needed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unhealthy_cluster_keeps_its_members() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.wait_for_leader().await;
+    let (away, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (away_id, other_id) = (id_of(&cluster, away).await, id_of(&cluster, other).await);
+    cluster.stop(away).await;
+    let mut client = cluster.client(leader).await;
+    let unhealthy = |result: Result<(), etcd_client::Error>| match result.expect_err("refused") {
+        etcd_client::Error::GRpcStatus(status) => {
+            assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: unhealthy cluster"));
+        }
+        error => panic!("{error}"),
+    };
+    // Once the leader has noticed: there were two.
+    eventually("one peer", || async {
+        let (_, metrics) = crate::operating::page(&cluster.url(leader), "/metrics").await;
+        let lines = metrics.lines().filter(|line| line.starts_with("etcd_network_active_peers{"));
+        let active = lines.filter(|line| line.ends_with(" 1")).count();
+        if active == 1 { Ok(()) } else { Err(format!("{active} peers")) }
+    })
+    .await;
+    unhealthy(client.member_remove(other_id).await.map(drop));
+    let learner = || Some(MemberAddOptions::new().with_is_learner());
+    unhealthy(client.member_add(["http://127.0.0.1:1"], learner()).await.map(drop));
+    let begun = Instant::now();
+    cluster.start(away);
+    eventually("adding somebody", || async {
+        cluster.client(leader).await.member_add(["http://127.0.0.1:1"], learner()).await
+    })
+    .await;
+    assert!(begun.elapsed() >= Duration::from_secs(5), "the one who was away may go again at once");
+    // Who doesn't answer isn't needed.
+    cluster.stop(away).await;
+    eventually("removing who is away", || async { cluster.client(leader).await.member_remove(away_id).await }).await;
 }

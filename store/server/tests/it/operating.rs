@@ -3,10 +3,12 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use etcd_client::GetOptions;
+use etcd_client::{CompactionOptions, DeleteOptions, GetOptions};
+use store_core::wire::{StatusRequest, StatusResponse};
 use store_server::parse_retention;
 
 use crate::cluster::{Cluster, eventually};
+use crate::differential::server::Server;
 
 /// Status and body of a page.
 pub(crate) async fn page(url: &str, path: &str) -> (u16, String) {
@@ -87,4 +89,41 @@ async fn a_leader_compacts_by_itself() {
     })
     .await;
     assert_eq!(client.get("k", None).await.expect("a read").kvs()[0].value(), b"2", "the newest stays");
+}
+
+/// Values that can't be made smaller: a kind of random bytes.
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..bytes).map(step).collect()
+}
+
+/// What counts against the quota goes with the compaction, at once and without anybody defragmenting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_counts_until_it_is_compacted() {
+    const KEYS: u64 = 64;
+    const VALUE_BYTES: i64 = 256 << 10;
+    let cluster = Cluster::started(1).await;
+    let mut client = cluster.client(0).await;
+    for n in 0..KEYS {
+        client.put(format!("k{n}"), noise(n, VALUE_BYTES as usize), None).await.expect("a put");
+    }
+    let server = Server::connect(&cluster.url(0)).await;
+    let status = async || {
+        let path = "/etcdserverpb.Maintenance/Status";
+        server.unary::<_, StatusResponse>(path, StatusRequest {}).await.expect("a status")
+    };
+    let (full, all) = (status().await, KEYS as i64 * VALUE_BYTES);
+    assert!(full.db_size >= all && full.db_size_in_use >= all, "{full:?}");
+    let deleted = client.delete("k", Some(DeleteOptions::new().with_prefix())).await.expect("deleted");
+    let revision = deleted.header().expect("a header").revision();
+    assert!(status().await.db_size_in_use >= all, "history still counts");
+    client.compact(revision, Some(CompactionOptions::new().with_physical())).await.expect("compacted");
+    let in_use = status().await.db_size_in_use;
+    assert!(in_use < VALUE_BYTES, "{in_use} bytes of what was deleted");
 }
