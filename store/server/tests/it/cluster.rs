@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use store_server::{Config, ServeError, Tls};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +22,80 @@ fn free_port() -> u16 {
 
 fn peer_url() -> String {
     format!("https://127.0.0.1:{}", free_port())
+}
+
+/// The way of the others to a member's peer port: it can be closed, and be cut off once after some bytes.
+pub(crate) struct Link {
+    is_open: tokio::sync::watch::Sender<bool>,
+    /// Bytes of one connection after which it ends, the next one that has so many; 0 if none does.
+    cut_after: Arc<AtomicU64>,
+}
+
+impl Link {
+    /// Forwards what comes to `from`.
+    async fn open(from: u16, to: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, from)).await.expect("a free port");
+        let (is_open, mut opened) = tokio::sync::watch::channel(true);
+        let cut_after = Arc::new(AtomicU64::new(0));
+        let cut = cut_after.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (cut, mut closed) = (cut.clone(), opened.clone());
+                if !*opened.borrow_and_update() {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else { return };
+                    tokio::select! {
+                        _ = closed.wait_for(|is_open| !is_open) => {}
+                        () = forward(near, far, &cut) => {}
+                    }
+                });
+            }
+        });
+        Self { is_open, cut_after }
+    }
+
+    pub(crate) fn close(&self) {
+        self.is_open.send_replace(false);
+    }
+
+    pub(crate) fn reopen(&self) {
+        self.is_open.send_replace(true);
+    }
+
+    pub(crate) fn cut_once_after(&self, bytes: u64) {
+        self.cut_after.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether a connection was cut off since it was asked for.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.cut_after.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// Forwards both ways until one side ends, or enough has gone there.
+async fn forward(near: TcpStream, far: TcpStream, cut_after: &AtomicU64) {
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.into_split(), far.into_split());
+    let there = async {
+        let (mut piece, mut bytes) = (vec![0; 64 << 10], 0);
+        loop {
+            let Ok(read @ 1..) = near_in.read(&mut piece).await else { return };
+            bytes += read as u64;
+            let limit = cut_after.load(Ordering::SeqCst);
+            let is_cut = limit > 0 && bytes >= limit;
+            if is_cut && cut_after.compare_exchange(limit, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                return;
+            }
+            if far_out.write_all(&piece[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = there => {}
+        _ = tokio::io::copy(&mut far_in, &mut near_out) => {}
+    }
 }
 
 pub(crate) struct Member {
@@ -133,6 +211,21 @@ impl Cluster {
         let read = |name: &str| std::fs::read_to_string(self.dir.path().join(name)).expect("read");
         let key = KeyPair::from_pem(&read("ca.key")).expect("a key");
         Issuer::from_ca_cert_pem(&read("ca.crt"), key).expect("an issuer")
+    }
+
+    /// Founders of whom the others reach one by a link alone.
+    pub(crate) async fn started_with_link(size: usize, at: usize) -> (Self, Link) {
+        let mut cluster = Self::new(size);
+        let (name, near) = (cluster.members[at].config.name.clone(), free_port());
+        let far = cluster.peer_url(at);
+        let port = far.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        let link = Link::open(near, port).await;
+        for member in &mut cluster.members {
+            member.config.initial_cluster.insert(name.clone(), vec![format!("https://127.0.0.1:{near}")]);
+        }
+        (0..size).for_each(|at| cluster.start(at));
+        cluster.wait_for_leader().await;
+        (cluster, link)
     }
 
     pub(crate) async fn started(size: usize) -> Self {
