@@ -63,6 +63,12 @@ pub enum StateError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Somebody else has it.
+    #[error("state in {path}: another process uses it; end that one, or give this member a folder of its own")]
+    InUse {
+        /// The folder.
+        path: String,
+    },
     /// What is read isn't what was written.
     #[error("the state is damaged: {0}; restore this member's folder from a copy")]
     Damaged(&'static str),

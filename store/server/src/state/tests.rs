@@ -209,3 +209,20 @@ fn a_read_is_of_one_revision_whatever_happens_meanwhile() {
     let (answer, _) = state.range(&everything, allow, |_| Ok(())).expect("a read");
     assert!(answer.kvs.len() == KEYS && answer.kvs.iter().all(|kv| kv.value == "new"));
 }
+
+/// What looks left behind may be a snapshot that is just coming.
+#[test]
+fn a_folder_in_use_is_left_alone() {
+    let member = Member::new();
+    let path = member.dir.path().join("state");
+    let coming = path.join("coming");
+    std::fs::create_dir(&coming).expect("a folder");
+    let refused = State::open(&path).err().expect("refused").to_string();
+    assert!(refused.contains(&path.display().to_string()) && refused.contains("another process uses it"), "{refused}");
+    assert!(coming.is_dir(), "nothing is cleared away");
+    let Member { dir, state, .. } = member;
+    drop(state);
+    State::open(&path).expect("free again");
+    assert!(!coming.exists());
+    drop(dir);
+}
