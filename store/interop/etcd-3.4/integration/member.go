@@ -111,7 +111,10 @@ func (c *cluster) mustNewMember(t testing.TB) *member {
 	m.NewCluster = true
 	m.ElectionTicks = electionTicks
 	m.TickMs = uint(tickDuration / time.Millisecond)
-	m.QuotaBackendBytes = c.cfg.QuotaBackendBytes
+	// Of an etcd 3.4, whose default is smaller than the store's.
+	if m.QuotaBackendBytes = c.cfg.QuotaBackendBytes; m.QuotaBackendBytes == 0 {
+		m.QuotaBackendBytes = etcdserver.DefaultQuotaBytes
+	}
 	m.listenGRPC(t)
 	return m
 }
@@ -189,7 +192,18 @@ func (m *member) flags() []string {
 		progress = v3rpc.GetProgressReportInterval().Truncate(time.Second)
 	}
 	add(true, "watch-progress-notify-interval", progress)
+	if m.ClientTLSInfo != nil {
+		add(len(m.ClientTLSInfo.CipherSuites) > 0, "cipher-suites", cipherNames(m.ClientTLSInfo.CipherSuites))
+	}
 	return append(flags, append(tlsFlags("", m.ClientTLSInfo), tlsFlags("peer-", m.PeerTLSInfo)...)...)
+}
+
+func cipherNames(suites []uint16) string {
+	names := make([]string, len(suites))
+	for i, suite := range suites {
+		names[i] = tls.CipherSuiteName(suite)
+	}
+	return strings.Join(names, ",")
 }
 
 func tlsFlags(side string, info *transport.TLSInfo) []string {
