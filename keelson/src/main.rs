@@ -119,6 +119,10 @@ fn store_flags(command: &clap::Command) -> impl Iterator<Item = &clap::Arg> {
     command.find_subcommand("store").into_iter().flat_map(clap::Command::get_arguments)
 }
 
+fn is_named(flag: &clap::Arg, name: &str) -> bool {
+    flag.get_long() == Some(name) || flag.get_all_aliases().is_some_and(|others| others.contains(&name))
+}
+
 /// What the flags and variables say.
 fn by_flags(cli: Cli, mut words: Vec<String>, command: &clap::Command) -> Result<(Cli, Vec<String>)> {
     let known = store_flags(command).filter_map(|flag| flag.get_env()?.to_str().map(str::to_owned)).collect();
@@ -130,9 +134,6 @@ fn by_flags(cli: Cli, mut words: Vec<String>, command: &clap::Command) -> Result
 
 /// What a file of settings says: then flags and variables say nothing, as in etcd.
 fn by_file(file: &std::path::Path, command: clap::Command) -> Result<(Cli, Vec<String>)> {
-    let is_named = |flag: &clap::Arg, name: &str| {
-        flag.get_long() == Some(name) || flag.get_all_aliases().is_some_and(|others| others.contains(&name))
-    };
     let is_known = |name: &str| store_flags(&command).any(|flag| is_named(flag, name)) || store_flags::is_etcds(name);
     let flags = store_file::flags(file, is_known)?;
     let own = ["keelson", "store"].map(str::to_owned).into_iter();
