@@ -1,12 +1,12 @@
 //! etcd's flags and variables, as the binary meets them.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::cluster::text;
 
-fn store(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(crate) fn store(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keelson"));
     command.arg("store").args(arguments).envs(variables.iter().copied());
     command.output().expect("keelson")
@@ -43,7 +43,7 @@ fn a_flag_that_is_not_there_is_named() {
 }
 
 /// A member that is killed with the test.
-struct Member(std::process::Child);
+pub(crate) struct Member(std::process::Child);
 
 impl Drop for Member {
     fn drop(&mut self) {
@@ -55,19 +55,24 @@ impl Drop for Member {
 
 impl Member {
     /// One alone, on ports of its own; and its client URL.
-    fn start(dir: &Path, flags: &[&str]) -> (Self, String) {
+    pub(crate) fn start(dir: &Path, flags: &[&str]) -> (Self, String) {
         let url = || format!("http://127.0.0.1:{}", crate::ports::free_port(20_000..32_000));
         let (client, peer) = (url(), url());
-        let child = Command::new(env!("CARGO_BIN_EXE_keelson"))
-            .args(["store", "--data-dir"])
-            .arg(dir.join("store"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        (Self(child.expect("keelson")), client)
+        let data = dir.join("store").display().to_string();
+        let urls = [
+            ["--data-dir", &data],
+            ["--listen-client-urls", &client],
+            ["--advertise-client-urls", &client],
+            ["--listen-peer-urls", &peer],
+            ["--initial-advertise-peer-urls", &peer],
+        ];
+        (Self::of(&[urls.as_flattened(), flags].concat()), client)
+    }
+
+    pub(crate) fn of(flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keelson"));
+        command.arg("store").args(flags).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().expect("keelson"))
     }
 
     fn said(&mut self) -> impl Iterator<Item = String> + Send + use<> {
@@ -224,4 +229,47 @@ fn a_configuration_file_says_everything() {
     std::fs::write(&file, format!("{settings}listen-clients: x\n")).expect("written");
     let refused = text(&store(&["--config-file", &file.display().to_string()], &[]));
     assert!(refused.contains("etcd.conf.yml: listen-clients is no setting of the store"), "{refused}");
+}
+
+/// A unit of systemd, or a pod, may say everything in variables.
+#[test]
+fn a_member_runs_by_variables_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = || format!("http://127.0.0.1:{}", crate::ports::free_port(20_000..32_000));
+    let (client, peer) = (url(), url());
+    let child = Command::new(env!("CARGO_BIN_EXE_keelson"))
+        .arg("store")
+        .env("ETCD_NAME", "by-variable")
+        .env("ETCD_DATA_DIR", dir.path().join("data"))
+        .env("ETCD_LISTEN_CLIENT_URLS", &client)
+        .env("ETCD_ADVERTISE_CLIENT_URLS", &client)
+        .env("ETCD_LISTEN_PEER_URLS", &peer)
+        .env("ETCD_INITIAL_ADVERTISE_PEER_URLS", &peer)
+        .env("ETCD_INITIAL_CLUSTER", format!("by-variable={peer}"))
+        .env("ETCD_INITIAL_CLUSTER_STATE", "new")
+        .env("ETCD_INITIAL_CLUSTER_TOKEN", "token")
+        .env("ETCD_MAX_TXN_OPS", "2")
+        .env("ETCD_ENABLE_GRPC_GATEWAY", "false")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let _member = Member(child.expect("keelson"));
+    let etcdctl = |arguments: &[&str], input: &str| etcdctl(&["--endpoints", &client], arguments, input);
+    assert_eq!(etcdctl(&["put", "k", "v"], ""), (true, "OK\n".to_owned()));
+    let (done, members) = etcdctl(&["member", "list"], "");
+    assert!(done && members.contains(&format!("by-variable, {peer}, {client}")), "{members}");
+    let (done, refused) = etcdctl(&["txn"], "\nput a 1\nput b 1\nput c 1\n\n\n");
+    assert!(!done && refused.contains("etcdserver: too many operations in txn request"), "{refused}");
+    assert!(dir.path().join("data").is_dir());
+}
+
+/// Whether a command of etcdctl succeeded, and what it said. It waits for a member that starts.
+pub(crate) fn etcdctl(access: &[&str], arguments: &[&str], input: &str) -> (bool, String) {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3").args(["--dial-timeout=30s", "--command-timeout=30s"]).args(access).args(arguments);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("etcdctl");
+    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("etcdctl");
+    (output.status.success(), text(&output))
 }

@@ -11,3 +11,4 @@ mod ports;
 #[path = "../../../apiserver/server/tests/it/programs.rs"]
 mod programs;
 mod registry;
+mod snapshot;
