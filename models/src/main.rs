@@ -2,6 +2,7 @@
 //!
 //! `models check replica` runs one; it exits with 1 and tells the steps if a property is violated.
 
+mod exploration;
 mod replica;
 
 use std::process::ExitCode;

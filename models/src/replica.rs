@@ -25,10 +25,8 @@ mod tests;
 mod trace;
 
 use std::io::Write;
-use std::time::{Duration, Instant};
 
-use stateright::{Checker, Expectation, HasDiscoveries, Model};
-
+use crate::exploration::{Report, explore};
 use cluster::Cluster;
 use shell::Mutant;
 
@@ -94,115 +92,10 @@ pub(crate) struct Bounds {
     pub(crate) threads: usize,
 }
 
-/// What a check found.
-#[derive(Debug)]
-pub(crate) struct Report {
-    /// Distinct states, up to who is who.
-    pub(crate) states: usize,
-    /// Steps of the longest path.
-    pub(crate) depth: usize,
-    /// Property that doesn't hold, and how it came about.
-    pub(crate) violations: Vec<(&'static str, Vec<String>)>,
-    /// Properties of which there is an example.
-    pub(crate) seen: Vec<&'static str>,
-    /// Properties of which there is none within the bounds.
-    pub(crate) unseen: Vec<&'static str>,
-    /// Runs compared by the audit, and those that differed.
-    pub(crate) audit: (usize, usize),
-    /// Times that production code ran.
-    pub(crate) executions: u64,
-    /// Distinct states of single members.
-    pub(crate) members: usize,
-    pub(crate) took: Duration,
-}
-
 /// Explores everything within the bounds; tells of its progress each second.
 pub(crate) fn check(bounds: &Bounds, progress: &mut dyn Write) -> Report {
-    let begun = Instant::now();
-    let checker = Cluster::new(bounds.clone())
-        .checker()
-        .threads(bounds.threads)
-        .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs();
-    let mut told = Instant::now();
-    while !checker.is_done() {
-        std::thread::sleep(Duration::from_millis(20));
-        if told.elapsed() >= Duration::from_secs(1) {
-            told = Instant::now();
-            // A closed pipe is no reason to stop checking.
-            let _ = writeln!(
-                progress,
-                "{:5.0} s  {:>11} states  depth {}",
-                begun.elapsed().as_secs_f64(),
-                checker.unique_state_count(),
-                checker.max_depth()
-            );
-        }
-    }
-    let checker = checker.join();
-    let took = begun.elapsed();
-    let cluster = checker.model();
+    let (report, cluster) = explore(Cluster::new(bounds.clone()), bounds.threads, progress, trace::lines);
     let (executions, members) = cluster.memo.sizes();
-    let mut discoveries = checker.discoveries();
-    let (mut violations, mut seen, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
-    for property in cluster.properties() {
-        let found = discoveries.remove(property.name);
-        match (property.expectation, found) {
-            (Expectation::Sometimes, Some(_)) => seen.push(property.name),
-            (Expectation::Sometimes, None) => unseen.push(property.name),
-            (_, Some(path)) => violations.push((property.name, trace::lines(cluster, &path.into_vec()))),
-            (_, None) => {}
-        }
-    }
-    let audit = cluster.memo.audit();
-    Report {
-        states: checker.unique_state_count(),
-        depth: checker.max_depth(),
-        violations,
-        seen,
-        unseen,
-        audit,
-        executions,
-        members,
-        took,
-    }
-}
-
-impl Report {
-    /// Whether everything holds.
-    pub(crate) fn holds(&self) -> bool {
-        self.violations.is_empty() && self.audit.1 == 0
-    }
-
-    /// Tells what was found.
-    pub(crate) fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        for (property, path) in &self.violations {
-            writeln!(out, "VIOLATED: {property}")?;
-            for line in path {
-                writeln!(out, "{line}")?;
-            }
-        }
-        writeln!(
-            out,
-            "{} states in {:.1} s, at most {} steps deep; {} states of a member from {} runs of the driver",
-            self.states,
-            self.took.as_secs_f64(),
-            self.depth,
-            self.members,
-            self.executions
-        )?;
-        if self.audit.0 > 0 {
-            writeln!(out, "audit: {} runs compared, {} differ", self.audit.0, self.audit.1)?;
-        }
-        for property in &self.seen {
-            writeln!(out, "seen:  {property}")?;
-        }
-        if self.violations.is_empty() {
-            for property in &self.unseen {
-                writeln!(out, "never: {property} (the bounds are too narrow for it)")?;
-            }
-            writeln!(out, "every property holds within the bounds")?;
-        }
-        Ok(())
-    }
+    let besides = format!("; {members} states of a member from {executions} runs of the driver");
+    Report { audit: cluster.memo.audit(), besides, ..report }
 }

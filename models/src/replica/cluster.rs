@@ -7,12 +7,14 @@ use raft::eraftpb::{ConfState, MessageType};
 use stateright::{Model, Property};
 use store_core::replica::Image;
 
+use crate::exploration::Found;
+
 use super::Bounds;
 use super::entry::{Change, FOUNDING_TERM, Slot, Value, conf_state};
 use super::member::{Member, Status};
 use super::memo::{Cut, Memo, Outcome};
 use super::packet::{Packet, ReadContext, is_spent, snapshot_status};
-use super::properties::{self, Found};
+use super::properties;
 use super::shell::{ELECTION_TICKS, Input};
 use super::symmetry::{MEMBERS, PERMUTATIONS, mix, renumber};
 

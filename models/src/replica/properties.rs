@@ -1,7 +1,6 @@
 //! What must hold in every state, and what must come about in some.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use raft::StateRole;
 use stateright::Property;
@@ -34,56 +33,34 @@ pub(super) const READ_ELSEWHERE: &str = "a follower answers a read";
 /// The properties; each finding is told once, with the first way to it.
 pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
     let mut properties: Vec<Property<Cluster>> = vec![
-        Property::always(ONE_LEADER, |all, state: &State| !state.promises.two_leaders || !all.found.first(0)),
-        Property::always(LOGS_MATCH, |all, state: &State| logs_match(state) || !all.found.first(1)),
-        Property::always(LEADER_COMPLETE, |all, state: &State| leader_complete(state) || !all.found.first(2)),
-        Property::always(ONE_HISTORY, |all, state: &State| !state.promises.diverged || !all.found.first(3)),
-        Property::always(DURABLE, |all, state: &State| durable(state) || !all.found.first(4)),
-        Property::always(TERMS_ASCEND, |all, state: &State| terms_ascend(state) || !all.found.first(5)),
-        Property::always(CONFIGURED, |all, state: &State| configured(state) || !all.found.first(15)),
-        Property::always(NO_PANIC, |all, state: &State| no_panic(state) || !all.found.first(6)),
-        Property::always(READS, |all, state: &State| !state.promises.stale_read || !all.found.first(11)),
-        Property::sometimes(COMMITS, |all, state: &State| !all.found.yet(7) && commits(state) && all.found.first(7)),
-        Property::sometimes(ALL_APPLY, |all, state: &State| {
-            !all.found.yet(8) && all_apply(all, state) && all.found.first(8)
-        }),
-        Property::sometimes(SUCCESSION, |all, state: &State| {
-            !all.found.yet(9) && succession(state) && all.found.first(9)
-        }),
-        Property::sometimes(REPLACED, |all, state: &State| {
-            !all.found.yet(10) && replaced(state) && all.found.first(10)
-        }),
+        Property::always(ONE_LEADER, |all, state: &State| all.found.always(0, !state.promises.two_leaders)),
+        Property::always(LOGS_MATCH, |all, state: &State| all.found.always(1, logs_match(state))),
+        Property::always(LEADER_COMPLETE, |all, state: &State| all.found.always(2, leader_complete(state))),
+        Property::always(ONE_HISTORY, |all, state: &State| all.found.always(3, !state.promises.diverged)),
+        Property::always(DURABLE, |all, state: &State| all.found.always(4, durable(state))),
+        Property::always(TERMS_ASCEND, |all, state: &State| all.found.always(5, terms_ascend(state))),
+        Property::always(CONFIGURED, |all, state: &State| all.found.always(15, configured(state))),
+        Property::always(NO_PANIC, |all, state: &State| all.found.always(6, no_panic(state))),
+        Property::always(READS, |all, state: &State| all.found.always(11, !state.promises.stale_read)),
+        Property::sometimes(COMMITS, |all, state: &State| all.found.sometimes(7, || commits(state))),
+        Property::sometimes(ALL_APPLY, |all, state: &State| all.found.sometimes(8, || all_apply(all, state))),
+        Property::sometimes(SUCCESSION, |all, state: &State| all.found.sometimes(9, || succession(state))),
+        Property::sometimes(REPLACED, |all, state: &State| all.found.sometimes(10, || replaced(state))),
     ];
     if bounds.reads > 0 {
         properties.push(Property::sometimes(READ_ELSEWHERE, |all, state: &State| {
-            !all.found.yet(12) && state.promises.read_elsewhere && all.found.first(12)
+            all.found.sometimes(12, || state.promises.read_elsewhere)
         }));
     }
     if bounds.compactions > 0 || bounds.founders < MEMBERS {
         properties.push(Property::sometimes(INSTALLED, |all, state: &State| {
-            !all.found.yet(13) && state.promises.installed && all.found.first(13)
+            all.found.sometimes(13, || state.promises.installed)
         }));
     }
     if bounds.changes > 0 {
-        properties.push(Property::sometimes(CHANGED, |all, state: &State| {
-            !all.found.yet(14) && changed(state) && all.found.first(14)
-        }));
+        properties.push(Property::sometimes(CHANGED, |all, state: &State| all.found.sometimes(14, || changed(state))));
     }
     properties
-}
-
-/// What was found already. stateright would replace each finding by later ones, with longer ways to them.
-#[derive(Debug, Default)]
-pub(super) struct Found([AtomicBool; 16]);
-
-impl Found {
-    fn yet(&self, property: usize) -> bool {
-        self.0[property].load(Ordering::Relaxed)
-    }
-
-    fn first(&self, property: usize) -> bool {
-        !self.0[property].swap(true, Ordering::Relaxed)
-    }
 }
 
 /// Logs in memory and on disk.

@@ -2,6 +2,8 @@
 
 use raft::eraftpb::Message;
 
+use crate::exploration::END;
+
 use super::cluster::{Action, Cluster, State};
 use super::disk::{Content, Entries, Record};
 use super::entry::{Change, Slot, Value};
@@ -17,7 +19,7 @@ pub(super) fn lines(cluster: &Cluster, path: &[(State, Option<Action>)]) -> Vec<
         match action {
             Some(action) => step(cluster, number + 1, state, action, &mut lines),
             None => {
-                lines.push("in the end".to_owned());
+                lines.push(END.to_owned());
                 lines.extend(state.members.iter().map(|m| format!("       {}", member(m))));
                 lines.extend(state.wire.iter().map(|p| format!("       on the wire: {}", routed(&p.message))));
             }
