@@ -111,6 +111,11 @@ pub(crate) enum Input {
         renew: bool,
         reply: oneshot::Sender<Renewal>,
     },
+    /// Whether this member has answered for leases without a break since then.
+    Reigns {
+        reign: u64,
+        reply: oneshot::Sender<bool>,
+    },
     /// How far a peer's log is, and the leader's own; `None` unless this member leads and knows the peer.
     Progress {
         peer: u64,

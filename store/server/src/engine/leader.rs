@@ -6,7 +6,7 @@ use std::time::Duration;
 use prost::Message as _;
 use store_core::auth::Asker;
 use store_core::errors::RequestError;
-use store_core::lease::Renewal;
+use store_core::lease::{Promise, Renewal};
 use store_core::membership::{self, Members};
 use store_core::mvcc::Answer;
 use store_core::wire::member_change::Change;
@@ -124,8 +124,22 @@ impl Engine {
             Renewal::NotLeading => None,
             Renewal::Unknown => Some(-1),
             Renewal::Remaining(seconds) => Some(seconds),
-            Renewal::OnceTakenBack(seconds) => self.take_back(id).await.map(|()| seconds),
+            Renewal::Renewed(promise) => self.stand_by(id, promise).await,
         }
+    }
+
+    /// What was promised to who renews a lease, once it holds even if another leads next; `None` if another may have
+    /// led before.
+    async fn stand_by(&self, id: i64, Promise { seconds, reign, take_back }: Promise) -> Option<i64> {
+        if take_back {
+            self.take_back(id).await?;
+        } else {
+            self.linearize().await.ok()?;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Reigns { reign, reply });
+        let reigns = tokio::time::timeout(QUICK_MAX, answer).await.ok()?.ok()?;
+        reigns.then_some(seconds)
     }
 
     async fn ask_lessor(&self, lease: i64, renew: bool) -> Option<Renewal> {

@@ -197,6 +197,9 @@ impl Owner {
             Input::KeepAlive { lease, renew, reply } => {
                 let _ = reply.send(self.keep_alive(lease, renew));
             }
+            Input::Reigns { reign, reply } => {
+                let _ = reply.send(self.lessor.reigns(reign));
+            }
             Input::Copy(reply) => {
                 // A thread that has ended told so by `Failed`, which is on its way.
                 let _ = self.to_state.send(ToState::Copy(reply));
@@ -422,7 +425,7 @@ impl Owner {
 
     fn keep_alive(&mut self, lease: i64, renew: bool) -> Renewal {
         let renewal = self.lessor.ask(self.now_ms(), lease, renew);
-        if renew && matches!(renewal, Renewal::Remaining(_) | Renewal::OnceTakenBack(_)) {
+        if matches!(renewal, Renewal::Renewed(_)) {
             self.engine.metrics.leases_renewed.inc();
         }
         renewal
