@@ -3,6 +3,7 @@
 //! `models check replica` runs one; it exits with 1 and tells the steps if a property is violated.
 
 mod exploration;
+mod lease;
 mod replica;
 
 use std::process::ExitCode;
@@ -28,12 +29,17 @@ enum Command {
 enum Subject {
     /// The store's consensus driver: three members, power cuts between any two effects.
     Replica(replica::Bounds),
+    /// The store's leases: clocks that differ, changes of leader, checkpoints.
+    Lease(lease::Bounds),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Command::Check(Subject::Replica(bounds)) = Cli::parse().command;
+    let Command::Check(subject) = Cli::parse().command;
     let mut out = std::io::stdout();
-    let report = replica::check(&bounds, &mut out);
+    let report = match subject {
+        Subject::Replica(bounds) => replica::check(&bounds, &mut out),
+        Subject::Lease(bounds) => lease::check(&bounds, &mut out),
+    };
     report.print(&mut out)?;
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
