@@ -5,7 +5,8 @@
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
 //! about the cluster itself, [`auth`] those about users, and it says who may do what, [`alarms`]
 //! what is refused to everybody, [`divergence`] whether members came to the same.
-//! [`lease`] says what has expired, given the time, [`auto_compaction`] what may be forgotten.
+//! [`lease`] says what has expired, given the time, [`auto_compaction`] what may be forgotten, [`watch`] what a
+//! watcher is told next.
 //!
 //! Absences: nothing here waits; nothing here reads randomness; nothing that
 //! reaches output depends on the order of a hash map.
@@ -20,6 +21,7 @@ pub mod machine;
 pub mod membership;
 pub mod mvcc;
 pub mod replica;
+pub mod watch;
 
 /// etcd's messages, which are also what commands in the log are made of.
 #[allow(missing_docs, clippy::all, reason = "generated from proto/etcd.proto, where etcd's names speak for themselves")]

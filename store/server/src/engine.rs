@@ -40,6 +40,7 @@ use store_core::lease::Renewal;
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
+use store_core::watch::{Ring, Told};
 use store_core::wire::peer_answer;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -54,9 +55,6 @@ use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
 use owner::OwnerTiming;
 use requests::{WAITING_BYTES_MAX, Waiter};
-use ring::Ring;
-pub(crate) use ring::Slice;
-use ring::Told;
 pub(crate) use snapshots::Copied;
 
 /// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the

@@ -30,6 +30,7 @@ use futures::Stream;
 use store_core::auth::{Access, Asker, Auth};
 use store_core::errors::RequestError;
 use store_core::mvcc::in_range;
+use store_core::watch::{Cursor, Slice};
 use store_core::wire::watch_create_request::FilterType;
 use store_core::wire::watch_request::RequestUnion;
 use store_core::wire::{WatchCreateRequest, WatchRequest};
@@ -40,7 +41,7 @@ use super::fragment::fragments;
 use super::services::watch_server::Watch;
 use super::{Service, status};
 use crate::auth::{Credentials, guard};
-use crate::engine::{Engine, Slice};
+use crate::engine::Engine;
 pub(crate) use answer::Answer;
 use answer::{Counted, Gone, Outbox, Room, SLICE_BYTES_MAX};
 
@@ -74,13 +75,10 @@ struct Watcher {
     prev_kv_above: Option<i64>,
     fragment: bool,
     progress_notify: bool,
-    /// First revision not given yet.
-    next: i64,
+    cursor: Cursor,
     /// Who wants to know, and by which users and roles it was decided that he may.
     asker: Asker,
     decided: (bool, u64),
-    /// Compaction overtook it (W5).
-    ended: bool,
     /// Its place among the member's watchers, and in its metrics.
     _place: (OwnedSemaphorePermit, Counted),
 }
@@ -214,13 +212,9 @@ impl Serving {
             }
             Some(RequestUnion::ProgressRequest(_)) => {
                 let reached = self.feed().await?;
-                let (mut live, mut behind) = (false, false);
-                for watcher in self.watchers.values().filter(|w| !w.ended) {
-                    (live, behind) = (true, behind || watcher.next <= reached);
-                }
                 // W3: told only when all watchers are there; else the client asks again. Without any it isn't told.
                 // A watcher that starts in the future doesn't hold the others' present back.
-                if !live || behind {
+                if !Cursor::have_all(self.watchers.values().map(|w| &w.cursor), reached) {
                     return Ok(());
                 }
                 let header = self.service.header(reached);
@@ -264,10 +258,9 @@ impl Serving {
             prev_kv_above: request.prev_kv.then(|| self.compacted()),
             fragment: request.fragment,
             progress_notify: request.progress_notify,
-            next: if request.start_revision > 0 { request.start_revision } else { self.published() + 1 },
+            cursor: Cursor::new(request.start_revision, self.published()),
             asker,
             decided,
-            ended: false,
             _place: (place, counted),
         };
         self.watchers.insert(watch_id, watcher);
@@ -331,7 +324,7 @@ impl Serving {
         loop {
             // Who watches much that nothing happens to never waits below.
             tokio::task::coop::consume_budget().await;
-            if self.watchers.get(&id).is_none_or(|w| w.ended || w.next > to) {
+            if self.watchers.get(&id).is_none_or(|w| !w.cursor.is_behind(to)) {
                 return Ok(());
             }
             // First room, then events (W7).
@@ -340,15 +333,15 @@ impl Serving {
                 return self.cancel(id, reason(error)).await;
             }
             let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
-            let (from, fragment) = (watcher.next, watcher.fragment);
+            let (cursor, fragment) = (watcher.cursor, watcher.fragment);
             let compacted = self.compacted();
-            if from < compacted {
+            if cursor.is_overtaken(compacted) {
                 return self.cancel_compacted(id, compacted).await;
             }
             let read = self.slice(watcher, to).await;
             // Compacted while it was read: what was read may have holes (W2).
             let compacted = self.compacted();
-            if from < compacted {
+            if cursor.is_overtaken(compacted) {
                 continue;
             }
             let (events, reached) = match read {
@@ -360,7 +353,7 @@ impl Serving {
                 }
             };
             if let Some(watcher) = self.watchers.get_mut(&id) {
-                watcher.next = reached + 1;
+                watcher.cursor.given(reached);
             }
             if !events.is_empty() {
                 let header = self.service.header(to);
@@ -376,7 +369,7 @@ impl Serving {
             return Ok(room);
         }
         let published = self.published();
-        let behind = self.watchers.values().filter(|w| !w.ended && w.next <= published).count();
+        let behind = self.watchers.values().filter(|w| w.cursor.is_behind(published)).count();
         let _slow = Counted::new(&self.service.engine.metrics.watching.slow, behind);
         let mut ended = self.service.engine.ended.subscribe();
         tokio::select! {
@@ -388,7 +381,7 @@ impl Serving {
 
     /// A watcher's next events.
     async fn slice(&self, watcher: &Watcher, to: i64) -> Result<Encoded, RequestError> {
-        let (engine, from, wanted) = (&self.service.engine, watcher.next, watcher.wanted.clone());
+        let (engine, from, wanted) = (&self.service.engine, watcher.cursor.next(), watcher.wanted.clone());
         let recent = engine.recent(from, to, SLICE_BYTES_MAX, |key, is_deletion| wanted.matches(key, is_deletion));
         let prev_kv_above = watcher.prev_kv_above;
         match recent {
@@ -435,7 +428,7 @@ impl Serving {
 
     async fn cancel_compacted(&mut self, id: i64, compacted: i64) -> Result<(), Gone> {
         if let Some(watcher) = self.watchers.get_mut(&id) {
-            watcher.ended = true;
+            watcher.cursor.end();
         }
         // As in etcd: the revision is that of the compaction, and the header has none.
         let header = self.service.header(0);
@@ -448,7 +441,7 @@ impl Serving {
         let idle: Vec<i64> = self
             .watchers
             .iter()
-            .filter(|(_, w)| w.progress_notify && !w.ended && w.next > reached)
+            .filter(|(_, w)| w.progress_notify && w.cursor.has_all(reached))
             .map(|(id, _)| *id)
             .collect();
         for watch_id in idle {
