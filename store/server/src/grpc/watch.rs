@@ -9,7 +9,7 @@
 //!   W1  A watcher gets each matching change once, in order of revision, and a
 //!       revision is never split over two answers.
 //!   W2  A cursor behind the compacted revision cancels its watcher, and says so.
-//!   W3  Progress is told only when the watcher has been given all up to it.
+//!   W3  Progress is told only when the watcher has been given all up to it, and no more.
 //!   W4  A watcher gets no change of a key that its user may not read as things stand.
 //!   W5  A number belongs to its watcher until the client cancels it, even if
 //!       compaction ended it before.
@@ -213,7 +213,6 @@ impl Serving {
             Some(RequestUnion::ProgressRequest(_)) => {
                 let reached = self.feed().await?;
                 // W3: told only when all watchers are there; else the client asks again. Without any it isn't told.
-                // A watcher that starts in the future doesn't hold the others' present back.
                 if !Cursor::have_all(self.watchers.values().map(|w| &w.cursor), reached) {
                     return Ok(());
                 }
@@ -225,7 +224,9 @@ impl Serving {
     }
 
     async fn create(&mut self, mut request: WatchCreateRequest) -> Result<(), Gone> {
-        let header = self.service.header(self.published());
+        // A watcher of the present begins behind the revision that its answer says.
+        let published = self.published();
+        let header = self.service.header(published);
         let refuse = |reason: &str| Answer {
             header,
             watch_id: -1,
@@ -258,7 +259,7 @@ impl Serving {
             prev_kv_above: request.prev_kv.then(|| self.compacted()),
             fragment: request.fragment,
             progress_notify: request.progress_notify,
-            cursor: Cursor::new(request.start_revision, self.published()),
+            cursor: Cursor::new(request.start_revision, published),
             asker,
             decided,
             _place: (place, counted),
