@@ -5,6 +5,7 @@
 mod exploration;
 mod lease;
 mod replica;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ enum Subject {
     Replica(replica::Bounds),
     /// The store's leases: clocks that differ, changes of leader, checkpoints.
     Lease(lease::Bounds),
+    /// The store's watches: compaction, snapshots, members that are behind, clients that go on elsewhere.
+    Watch(watch::Bounds),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let report = match subject {
         Subject::Replica(bounds) => replica::check(&bounds, &mut out),
         Subject::Lease(bounds) => lease::check(&bounds, &mut out),
+        Subject::Watch(bounds) => watch::check(&bounds, &mut out),
     };
     report.print(&mut out)?;
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) })
