@@ -1,17 +1,25 @@
-//! Model checks: production code explored exhaustively within bounds.
+//! Checks: production code explored exhaustively within bounds, and histories of real clusters.
 //!
-//! `models check replica` runs one; it exits with 1 and tells the steps if a property is violated.
+//! `models check replica` and `models check history FILE`: the exit code is 1 if something is violated, and 2 if a
+//! check came to its bound; what was found is told.
 
 mod exploration;
 mod lease;
 mod replica;
 mod watch;
 
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use models::history::{self, History};
 
-/// Explores production code within bounds.
+use crate::exploration::Report;
+
+/// Explores production code within bounds; judges what clients of real clusters recorded.
 #[derive(Parser)]
 #[command(name = "models")]
 struct Cli {
@@ -21,7 +29,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks a model.
+    /// Checks a model or a history.
     #[command(subcommand)]
     Check(Subject),
 }
@@ -34,16 +42,37 @@ enum Subject {
     Lease(lease::Bounds),
     /// The store's watches: compaction, snapshots, members that are behind, clients that go on elsewhere.
     Watch(watch::Bounds),
+    /// Whether a recorded history of a store's clients is linearizable.
+    History {
+        /// JSON lines, as `models::history` writes them.
+        file: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let Command::Check(subject) = Cli::parse().command;
     let mut out = std::io::stdout();
-    let report = match subject {
-        Subject::Replica(bounds) => replica::check(&bounds, &mut out),
-        Subject::Lease(bounds) => lease::check(&bounds, &mut out),
-        Subject::Watch(bounds) => watch::check(&bounds, &mut out),
-    };
-    report.print(&mut out)?;
+    match subject {
+        Subject::Replica(bounds) => tell(&replica::check(&bounds, &mut out), &mut out),
+        Subject::Lease(bounds) => tell(&lease::check(&bounds, &mut out), &mut out),
+        Subject::Watch(bounds) => tell(&watch::check(&bounds, &mut out), &mut out),
+        Subject::History { file } => check_history(&file, &mut out),
+    }
+}
+
+fn tell(report: &Report, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    report.print(out)?;
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn check_history(file: &Path, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let input = File::open(file).with_context(|| format!("opening {}", file.display()))?;
+    let history = History::read(&mut BufReader::new(input)).with_context(|| format!("reading {}", file.display()))?;
+    let report = history::check(&history);
+    report.print(&history, out)?;
+    Ok(match (report.holds(), report.is_violated()) {
+        (true, _) => ExitCode::SUCCESS,
+        (false, true) => ExitCode::from(1),
+        (false, false) => ExitCode::from(2),
+    })
 }
