@@ -6,6 +6,7 @@ mod control;
 mod flags;
 mod hollow;
 mod import;
+mod partitions;
 #[path = "../../../store/server/tests/it/ports.rs"]
 mod ports;
 #[path = "../../../apiserver/server/tests/it/programs.rs"]
