@@ -4,6 +4,7 @@
 //! over it: a package that starts processes where etcd's starts its servers in the test's own, and the list of
 //! tests that are left out, each with its reason. Every test runs in a process of its own, with ports of its own.
 
+mod etcd_client;
 mod functional;
 mod list;
 mod run;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+pub(crate) use etcd_client::etcd_client;
 pub(crate) use functional::{Member, functional};
 
 use crate::install;

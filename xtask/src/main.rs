@@ -18,6 +18,7 @@ use interop::Member;
 const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
 cargo xtask test              everything that CI checks
 cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
+cargo xtask interop etcd-client  the tests of Rust's client against `keelson store`
 cargo xtask interop functional [--etcd] [RE]  etcd's functional tester, 15 minutes of disasters, cases whose names match
 cargo xtask interop kubernetes [ARGUMENTS]  Kubernetes' control plane on `keelson store`, 15 minutes of churn
 cargo xtask tidy              what compilers don't check: edges, headers, marks
@@ -41,6 +42,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["test"] => test(),
         ["interop", "etcd"] => interop_etcd("."),
         ["interop", "etcd", regex] => interop_etcd(regex),
+        ["interop", "etcd-client"] => interop_etcd_client(),
         ["interop", "functional", rest @ ..] => interop_functional(rest),
         ["interop", "kubernetes", rest @ ..] => interop_kubernetes(rest),
         ["tidy"] => tidy::check(&root()),
@@ -139,6 +141,17 @@ fn etcds_tests(regex: &str) -> Result<()> {
     interop::etcd(&root(), &cache_dir(), &target_dir().join("release/keelson"), regex)
 }
 
+fn interop_etcd_client() -> Result<()> {
+    install::ensure(install::FOR_UP)?;
+    cargo("building", &["build", "--release", "--locked", "-p", "keelson"])?;
+    rust_clients_tests()
+}
+
+/// Runs them against the program that was built last.
+fn rust_clients_tests() -> Result<()> {
+    interop::etcd_client(&root(), &cache_dir(), &target_dir().join("release/keelson"))
+}
+
 /// `--etcd` runs the same on Debian's etcd, and `--keelson FILE` on a program that was built already.
 fn interop_functional(arguments: &[&str]) -> Result<()> {
     let run = |member: &Member<'_>, rest: &[&str]| match rest {
@@ -193,5 +206,6 @@ fn test() -> Result<()> {
     let tests = ["test", "--release", "--locked", "--workspace"];
     cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])?;
     // The tests' build made the program; built alone it would have other features, and take minutes again.
+    rust_clients_tests()?;
     etcds_tests(".")
 }

@@ -53,7 +53,7 @@ pub(super) fn prepare(ours: &Path, cache: &Path, keelson: &Path, listed: &[Skipp
 }
 
 /// Runs a program that must succeed.
-fn must(command: &mut Command) -> Result<()> {
+pub(super) fn must(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("running {command:?}"))?;
     if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
 }

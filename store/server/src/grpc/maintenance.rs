@@ -65,7 +65,8 @@ impl Maintenance for Service {
 
     /// Space is reclaimed as it is freed: there is nothing to defragment, now or ever.
     async fn defragment(&self, _: Request<DefragmentRequest>) -> Reply<DefragmentResponse> {
-        Ok(Response::new(DefragmentResponse { header: self.header_now() }))
+        // As in etcd, this answer and that of a move have no header.
+        Ok(Response::new(DefragmentResponse { header: None }))
     }
 
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Reply<MoveLeaderResponse> {
@@ -74,7 +75,7 @@ impl Maintenance for Service {
             return Err(status(RequestError::NotLeader));
         }
         self.engine.move_leader(&self.peers, request.into_inner().target_id).await.map_err(status)?;
-        Ok(Response::new(MoveLeaderResponse { header: self.header_now() }))
+        Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(&self, request: Request<DowngradeRequest>) -> Reply<DowngradeResponse> {
