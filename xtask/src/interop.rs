@@ -29,9 +29,12 @@ struct Suite {
     package: &'static str,
 }
 
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 6] = [
     Suite { name: "integration", package: "integration" },
     Suite { name: "clientv3", package: "clientv3/integration" },
+    Suite { name: "examples", package: "clientv3" },
+    Suite { name: "concurrency", package: "clientv3/concurrency" },
+    Suite { name: "ordering", package: "clientv3/ordering" },
     Suite { name: "e2e", package: "tests/e2e" },
 ];
 

@@ -66,7 +66,7 @@ pub(super) fn tests_of(places: &Places, suite: &Suite, regex: &str) -> Result<Ve
         bail!("{} -test.list {regex}: {}", suite.name, String::from_utf8_lossy(&output.stderr));
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().filter(|line| line.starts_with("Test")).map(str::to_owned).collect())
+    Ok(text.lines().filter(|line| line.starts_with("Test") || line.starts_with("Example")).map(str::to_owned).collect())
 }
 
 /// What a test that ended failed at: of nested parts, the innermost.
@@ -83,7 +83,8 @@ pub(super) fn one(places: &Places, suite: &'static Suite, test: &str, runner: us
     let output = File::create(&log).with_context(|| format!("making {}", log.display()))?;
     let begun = Instant::now();
     let status = program(places, suite)
-        .args(["-test.v", "-test.timeout", TEST_MAX, "-test.run", &format!("^{test}$")])
+        // In one word, by which etcd's examples see that they need a cluster.
+        .args(["-test.v", "-test.timeout", TEST_MAX, &format!("-test.run=^{test}$")])
         // etcd's own clusters hash passwords as cheaply.
         .env("ETCD_BCRYPT_COST", "4")
         .env("KEELSON_INTEROP_PORTS", (FIRST_PORT + runner * PORTS).to_string())

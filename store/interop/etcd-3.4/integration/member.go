@@ -380,9 +380,9 @@ func (m *member) ReadyNotify() <-chan struct{} {
 	return ready
 }
 
-// WaitStarted waits until the member answers.
+// WaitStarted waits until the member answers, be there a leader or not.
 func (m *member) WaitStarted(t testing.TB) {
-	for m.health() == 0 {
+	for m.get("/version") != http.StatusOK {
 		time.Sleep(tickDuration)
 	}
 }
@@ -478,9 +478,13 @@ func (m *member) listMembers() (listed []*pb.Member, err error) {
 	return listed, err
 }
 
-// health asks over HTTP, where nobody needs to be a user; returns the answer's code, 0 without an answer.
-// Healthy is who answers a linearizable read, alarms aside.
+// health tells whether the member answers a linearizable read, alarms aside.
 func (m *member) health() int {
+	return m.get("/health?exclude=NOSPACE&exclude=CORRUPT")
+}
+
+// get asks over HTTP, where nobody needs to be a user; returns the answer's code, 0 without an answer.
+func (m *member) get(path string) int {
 	tr := &http.Transport{DisableKeepAlives: true}
 	if m.ClientTLSInfo != nil {
 		tls, err := m.ClientTLSInfo.ClientConfig()
@@ -490,7 +494,7 @@ func (m *member) health() int {
 		tr.TLSClientConfig = insecure(tls)
 	}
 	client := http.Client{Transport: tr, Timeout: time.Second}
-	answer, err := client.Get(m.URL() + "/health?exclude=NOSPACE&exclude=CORRUPT")
+	answer, err := client.Get(m.URL() + path)
 	if err != nil {
 		return 0
 	}
