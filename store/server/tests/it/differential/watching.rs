@@ -45,6 +45,10 @@ impl End {
         Self { requests, answers, said: Vec::new() }
     }
 
+    async fn send(&self, request: &WatchRequest) -> Result<(), Difference> {
+        self.requests.send(request.clone()).await.map_err(|_| "a stream ended".to_owned())
+    }
+
     /// Reads until a response fits; those before it are kept as well.
     async fn until(&mut self, what: &str, fits: impl Fn(&WatchResponse) -> bool) -> Result<(), Difference> {
         loop {
@@ -81,13 +85,16 @@ pub(crate) struct Stream {
     ends: [End; 2],
     /// Watchers that began in the past since the last barrier.
     catching_up: bool,
+    /// Where each watcher that was not cancelled begins, by its number.
+    begins: BTreeMap<i64, i64>,
     sentinels: i64,
 }
 
 impl Stream {
     pub(crate) async fn open(pair: &Pair) -> Result<Self, Difference> {
         let (theirs, ours) = tokio::join!(End::open(&pair.etcd), End::open(&pair.ours));
-        let mut stream = Self { ends: [theirs, ours], catching_up: false, sentinels: SENTINEL_ID };
+        let mut stream =
+            Self { ends: [theirs, ours], catching_up: false, begins: BTreeMap::new(), sentinels: SENTINEL_ID };
         stream.both("a watcher's creation", |r| r.created).await?;
         Ok(stream)
     }
@@ -101,7 +108,7 @@ impl Stream {
 
     async fn send(&mut self, request: &WatchRequest) -> Result<(), Difference> {
         for end in &self.ends {
-            end.requests.send(request.clone()).await.map_err(|_| "a stream ended".to_owned())?;
+            end.send(request).await?;
         }
         Ok(())
     }
@@ -122,6 +129,9 @@ impl Stream {
                 self.send(request).await?;
                 self.both("a watcher's creation", |r| r.created).await?;
                 self.catching_up |= create.start_revision != 0 && create.start_revision <= pair.position.revision;
+                if let Some(created) = self.ends[1].said.last().filter(|response| !response.canceled) {
+                    self.begins.insert(created.watch_id, create.start_revision);
+                }
             }
             Some(RequestUnion::CancelRequest(cancel)) => {
                 let known = self.ends[0].knows(cancel.watch_id);
@@ -132,11 +142,17 @@ impl Stream {
                 self.send(request).await?;
                 if known {
                     self.both("a cancellation", |r| r.canceled && r.watch_id == cancel.watch_id).await?;
+                    self.begins.remove(&cancel.watch_id);
                 }
             }
             Some(RequestUnion::ProgressRequest(_)) => {
                 // etcd 3.4 answers at once, later ones when all is delivered: here it is.
                 self.settle(pair).await?;
+                // Since 3.5.8 no watcher is told of less than where it begins (etcd pull request 15516): ours must not
+                // say a word, which would make the two stories differ.
+                if self.begins.values().any(|begin| *begin > pair.position.revision + 1) {
+                    return self.ends[1].send(request).await;
+                }
                 self.send(request).await?;
                 self.both("a word on progress", |r| r.watch_id == -1 && !r.created).await?;
             }
