@@ -137,7 +137,7 @@ impl Cluster {
 /// The logs of so many writes, with every compaction that there may be in them, at every place.
 fn logs(writes: usize, compacted: bool) -> Vec<Vec<Command>> {
     let plain = &SCRIPT[..writes];
-    let places = if compacted { 1..=writes } else { 1..=0 };
+    let places = 1..if compacted { writes + 1 } else { 1 };
     let with = |place: usize| {
         let (before, after) = plain.split_at(place);
         (EMPTY + 1..=revision(before)).map(move |to| [before, &[Command::Compact(to)], after].concat())
