@@ -118,7 +118,14 @@ impl Wal {
                     KIND_ENTRY => {
                         let entry = Entry::parse_from_bytes(&payload).map_err(|_| damaged("an entry can't be read"))?;
                         last = (entry.index, entry.term);
-                        log.as_mut().ok_or_else(|| damaged("entries before a start record"))?.append(&[entry]);
+                        let log = log.as_mut().ok_or_else(|| damaged("entries before a start record"))?;
+                        if raft::Storage::first_index(log).is_ok_and(|first| entry.index < first) {
+                            // It replaces one of a segment that was deleted since: it is in the state, and all follows
+                            // on it.
+                            *log = Log::new(entry.index, entry.term, conf_state.clone());
+                        } else {
+                            log.append(&[entry]);
+                        }
                     }
                     KIND_HARD_STATE => {
                         hard_state =

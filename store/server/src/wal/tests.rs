@@ -164,3 +164,18 @@ fn a_state_ahead_of_the_log_begins_it_anew() {
         (10, 9, 9)
     );
 }
+
+/// F2 across segments: what was replaced stood in a segment that was deleted since.
+#[test]
+fn entries_that_replace_some_of_a_deleted_segment_are_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut wal, _) = open(dir.path()).expect("opened");
+    wal.push(&[entry(1, 1), entry(2, 1), entry(3, 1)], None);
+    wal.rotate().expect("rotated");
+    wal.push(&[entry(2, 2), entry(3, 2), entry(4, 2)], None);
+    wal.flush(true).expect("written");
+    wal.release(3).expect("released");
+    drop(wal);
+    let (_, log) = Wal::open(dir.path(), 3, 2, ConfState::default()).expect("opened");
+    assert_eq!(indexes(&log), [(3, 2), (4, 2)]);
+}
