@@ -12,6 +12,8 @@
 //!
 //! Always holds: the output depends on the input alone, so a second run changes nothing.
 
+mod resources;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -101,8 +103,8 @@ pub(crate) fn run(data_dir: &Path, out: &Path) -> anyhow::Result<()> {
     };
     let facts = Facts::load(&read("types")?, &read("protobuf")?)?;
     let mut text = facts.render()?;
-    render_resources(&read("resources")?, &mut text)?;
-    render_columns(&read("table-columns")?, &mut text)?;
+    resources::render(&read("resources")?, &mut text)?;
+    resources::render_columns(&read("table-columns")?, &mut text)?;
     std::fs::write(out, text).with_context(|| format!("writing {}", out.display()))
 }
 
@@ -475,47 +477,4 @@ fn attributes(facts: &Value) -> String {
 
 fn dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
-}
-
-fn render_resources(resources: &Value, out: &mut String) -> anyhow::Result<()> {
-    for (group_version, list) in object(resources)? {
-        let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
-        for resource in list.as_array().context("a group version holds a list")? {
-            let joined = |key: &str| -> String {
-                let list = resource.get(key).and_then(Value::as_array);
-                list.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-            };
-            let scope = if resource["namespaced"] == true { "n" } else { "c" };
-            let columns = [
-                "R",
-                dash(group),
-                version,
-                text(resource, "name"),
-                dash(text(resource, "singularName")),
-                text(resource, "kind"),
-                scope,
-                dash(&joined("verbs")),
-                dash(&joined("shortNames")),
-                dash(&joined("categories")),
-                dash(text(resource, "storageVersionHash")),
-                dash(text(resource, "group")),
-                dash(text(resource, "version")),
-            ]
-            .join(" ");
-            writeln!(out, "{columns}")?;
-        }
-    }
-    Ok(())
-}
-
-fn render_columns(columns: &Value, out: &mut String) -> anyhow::Result<()> {
-    for (kind, list) in object(columns)? {
-        writeln!(out, "C {kind}")?;
-        for column in list.as_array().context("a kind holds a list of columns")? {
-            let priority = column.get("priority").and_then(Value::as_i64).unwrap_or(0);
-            let (name, ty, format) = (text(column, "name"), text(column, "type"), dash(text(column, "format")));
-            writeln!(out, "c {ty} {format} {priority} {name}")?;
-        }
-    }
-    Ok(())
 }

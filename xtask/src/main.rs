@@ -82,7 +82,15 @@ fn cargo_with(what: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) ->
     println!("== {what}");
     let begun = Instant::now();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What cargo told this program of itself would reach the build scripts below. Some (ring's) watch it, and would run
+    // anew, with all above them, each time builds from here and by hand follow each other.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    let status = command
         .args(arguments)
         .current_dir(root())
         .env("CARGO_TARGET_DIR", target_dir())
