@@ -5,6 +5,7 @@
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
 //! about the cluster itself, [`auth`] those about users, and it says who may do what, [`alarms`]
 //! what is refused to everybody, [`divergence`] whether members came to the same.
+//! [`peers`] reads what members say to each other,
 //! [`lease`] says what has expired, given the time, [`auto_compaction`] what may be forgotten, [`watch`] what a
 //! watcher is told next.
 //!
@@ -20,6 +21,7 @@ pub mod lease;
 pub mod machine;
 pub mod membership;
 pub mod mvcc;
+pub mod peers;
 pub mod replica;
 pub mod watch;
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use raft::eraftpb::{Message, MessageType};
 use store_core::membership::Members;
+use store_core::peers::{Frame, Greeting, Purpose};
 use store_core::replica::is_snapshot;
 use store_core::wire::peer_answer::Answer;
 use store_core::wire::peer_question::Question;
@@ -28,7 +29,6 @@ use crate::tls::{ClientTls, ServerTls};
 pub(crate) use accept::serve;
 pub use dial::JoinError;
 pub(crate) use dial::members_at;
-use frame::Frame;
 
 /// Messages that wait for a peer's connection.
 const QUEUE_MESSAGES_MAX: usize = 4096;
@@ -132,7 +132,7 @@ impl Peers {
         let connected = Arc::new(Mutex::new(None));
         let line = dial::Line {
             engine: self.engine.clone(),
-            greeting: self.greeting(frame::Purpose::Talk, id),
+            greeting: self.greeting(Purpose::Talk, id),
             urls: urls.clone(),
             tls: self.tls.clone(),
             connected: connected.clone(),
@@ -160,10 +160,10 @@ impl Peers {
         }
     }
 
-    fn greeting(&self, purpose: frame::Purpose, to: u64) -> frame::Greeting {
+    fn greeting(&self, purpose: Purpose, to: u64) -> Greeting {
         let (cluster_id, from, url) = (self.cluster_id, self.engine.id, self.own_url.clone());
         let to_folder = self.engine.members().borrow().folder(to).unwrap_or(0);
-        frame::Greeting { purpose, cluster_id, from, to, url, from_folder: self.engine.folder, to_folder }
+        Greeting { purpose, cluster_id, from, to, url, from_folder: self.engine.folder, to_folder }
     }
 
     /// Asks the leader; the answer comes to the engine.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
+use store_core::peers::{Frame, Greeting, Purpose, Reception};
 use store_core::replica::is_snapshot;
 use store_core::wire::{PeerAnswer, PeerQuestion};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -12,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::dial::GREET_MAX;
-use super::frame::{Frame, Greeting, Purpose, Reception, write_bytes};
+use super::frame::{read_frame, read_greeting, write_bytes, write_reception};
 use super::{PeerTls, Peers, transfer};
 use crate::engine::Input;
 use crate::tls::tell_refused;
@@ -66,9 +67,9 @@ async fn accept(stream: TcpStream, tls: Option<PeerTls>, peers: &Arc<Peers>) -> 
 
 async fn receive(stream: impl AsyncRead + AsyncWrite + Unpin, peers: &Arc<Peers>) -> std::io::Result<()> {
     let mut stream = BufReader::with_capacity(64 * 1024, stream);
-    let greeting = tokio::time::timeout(GREET_MAX, Greeting::read(&mut stream)).await??;
+    let greeting = tokio::time::timeout(GREET_MAX, read_greeting(&mut stream)).await??;
     let reception = peers.receive(&greeting);
-    reception.write(&mut stream).await?;
+    write_reception(&mut stream, reception).await?;
     if reception != Reception::Welcome {
         return Ok(());
     }
@@ -94,7 +95,7 @@ async fn listen(stream: &mut (impl AsyncRead + Unpin), greeting: &Greeting, peer
     let from = greeting.from;
     let slots = Arc::new(Semaphore::new(QUESTIONS_MAX));
     loop {
-        let (frame, bytes) = Frame::read(stream).await?;
+        let (frame, bytes) = read_frame(stream).await?;
         peers.engine.metrics.peers.received(from, bytes);
         match frame {
             Frame::Raft(message) if message.from == from && message.to == greeting.to && !is_snapshot(&message) => {

@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use rustls::pki_types::ServerName;
 use store_core::membership::Members;
+use store_core::peers::{Frame, Greeting, Purpose, Reception};
 use store_core::wire::Membership;
 use tokio::io::{AsyncWriteExt as _, BufWriter};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{Frame, Greeting, Purpose, Reception, read_bytes};
+use super::frame::{read_bytes, read_reception, write_frame, write_greeting};
 use crate::config::url_parts;
 use crate::engine::{Engine, Input};
 use crate::listener::Stream;
@@ -119,7 +120,7 @@ impl Line {
                 }
             };
             let Some(frame) = frame else { return Ok(()) };
-            let bytes = frame.write(&mut stream).await?;
+            let bytes = write_frame(&mut stream, &frame).await?;
             self.engine.metrics.peers.sent(self.greeting.to, bytes);
         }
     }
@@ -131,8 +132,8 @@ pub(super) async fn greet(
     greeting: &Greeting,
 ) -> std::io::Result<(Connection, Reception)> {
     let mut stream = connect(url, tls).await?;
-    greeting.write(&mut stream).await?;
-    let reception = Reception::read(&mut stream).await?;
+    write_greeting(&mut stream, greeting).await?;
+    let reception = read_reception(&mut stream).await?;
     Ok((stream, reception))
 }
 

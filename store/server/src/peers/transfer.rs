@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::eraftpb::Message;
+use store_core::peers::{Frame, Purpose, Reception};
 use store_core::replica::is_snapshot;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::Peers;
 use super::dial::{GREET_MAX, greet};
-use super::frame::{Frame, Purpose, Reception, read_bytes, write_bytes};
+use super::frame::{read_bytes, read_frame, write_bytes, write_frame};
 use crate::backup::is_plain;
 use crate::engine::{Copied, Input};
 use crate::metrics::Metrics;
@@ -88,7 +89,7 @@ async fn send(
 ) -> std::io::Result<()> {
     let begun = tokio::time::Instant::now();
     let peer = message.to;
-    within(patience.step, Frame::Raft(Box::new(message)).write(stream)).await?;
+    within(patience.step, write_frame(stream, &Frame::Raft(Box::new(message)))).await?;
     let bytes = send_files(stream, &copied.path, patience).await?;
     within(patience.load, stream.read_u8()).await?;
     metrics.peers.sent(peer, bytes);
@@ -137,7 +138,7 @@ pub(super) async fn receive(
     from: u64,
 ) -> std::io::Result<()> {
     let Ok(_slot) = peers.receiving.try_acquire() else { return Err(wrong("another snapshot is coming already")) };
-    let (Frame::Raft(message), _) = within(PATIENCE.step, Frame::read(stream)).await? else {
+    let (Frame::Raft(message), _) = within(PATIENCE.step, read_frame(stream)).await? else {
         return Err(wrong("a snapshot without its message"));
     };
     if !is_snapshot(&message) || message.from != from || message.to != peers.engine.id {
