@@ -54,7 +54,11 @@ pub fn json_patch(object: &mut Value, patch: &[u8]) -> Result<(), PatchError> {
             patch.0.len()
         )));
     }
-    json_patch::patch(object, &patch).map_err(|e| PatchError::Rejected(e.to_string()))
+    // On a copy: the library's own undoing panics after some patches that move what they moved already.
+    let mut changed = object.clone();
+    json_patch::patch_unsafe(&mut changed, &patch).map_err(|e| PatchError::Rejected(e.to_string()))?;
+    *object = changed;
+    Ok(())
 }
 
 /// Applies a JSON merge patch (RFC 7396). Keeps the order of the object's keys.

@@ -85,6 +85,17 @@ fn a_json_patch_is_applied_whole_or_not_at_all() {
     assert_eq!(object, json!({"a": 1}));
 }
 
+/// Found by fuzzing: undoing this one panicked in the library.
+#[test]
+fn a_json_patch_that_moves_the_root_is_refused_and_changes_nothing() {
+    let before = json!({"a": [1, 2], "b": {"c": "d"}});
+    let mut object = before.clone();
+    let patch = br#"[{"op": "add", "path": "/b/e", "value": "d"}, {"op": "move", "from": "/a/0", "path": ""},
+        {"op": "move", "from": "/a/0", "path": "/f"}]"#;
+    assert!(matches!(json_patch(&mut object, patch), Err(PatchError::Rejected(_))));
+    assert_eq!(object, before);
+}
+
 fn tree() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), "[ab]{0,2}".prop_map(Value::from)];
     leaf.prop_recursive(3, 24, 4, |inner| {
