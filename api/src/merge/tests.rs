@@ -96,6 +96,29 @@ fn a_json_patch_that_moves_the_root_is_refused_and_changes_nothing() {
     assert_eq!(object, before);
 }
 
+/// Each copy puts the object into itself: what is nested too deeply takes the stack of whoever walks it.
+#[test]
+fn a_json_patch_that_nests_without_an_end_is_stopped() {
+    let copies: Vec<Value> = (0..200).map(|_| json!({"op": "copy", "from": "", "path": "/a"})).collect();
+    let mut object = json!({"a": 1});
+    let refused = json_patch(&mut object, &serde_json::to_vec(&copies).unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("127 levels"), "{refused}");
+    assert_eq!(object, json!({"a": 1}));
+    json_patch(&mut object, &serde_json::to_vec(&copies[..126]).unwrap()).unwrap();
+    assert!(serde_json::from_str::<Value>(&object.to_string()).is_ok(), "what is allowed is read again");
+}
+
+/// Each copy doubles the object.
+#[test]
+fn a_json_patch_that_copies_copies_is_stopped() {
+    let before = json!({"a": "x".repeat(1000)});
+    let copies: Vec<Value> = (0..40).map(|at| json!({"op": "copy", "from": "", "path": format!("/{at}")})).collect();
+    let mut object = before.clone();
+    let refused = json_patch(&mut object, &serde_json::to_vec(&copies).unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("exceeding the limit 3145728"), "{refused}");
+    assert_eq!(object, before);
+}
+
 fn tree() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), "[ab]{0,2}".prop_map(Value::from)];
     leaf.prop_recursive(3, 24, 4, |inner| {
