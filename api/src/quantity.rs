@@ -12,9 +12,17 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use num_bigint::BigUint;
+
 const NANO: i128 = 1_000_000_000;
 /// Kubernetes caps quantities at the largest 64-bit integer.
 const MAX: i128 = i64::MAX as i128 * NANO;
+/// So many digits are read by machine arithmetic.
+const DIGITS_FAST: usize = 18;
+/// More digits only round up: they stand far below a nano of the largest quantity.
+const DIGITS_KEPT: usize = 80;
+/// Beyond this power of ten a value is capped, or less than a nano.
+const POWER_MAX: u32 = 160;
 const DECIMAL: [(&str, i32); 10] =
     [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
@@ -198,48 +206,47 @@ fn interpret(suffix: &str) -> Result<(u32, i32, Format), QuantityError> {
 
 /// The size in nanos, rounded up to a nano and capped.
 fn magnitude(whole: &str, fraction: &str, bits: u32, exponent: i32) -> i128 {
-    let whole = whole.trim_start_matches('0');
-    let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0').collect();
-    let leading = digits.iter().take_while(|digit| **digit == 0).count();
-    digits.drain(..leading);
-    if digits.is_empty() {
-        return 0;
+    let digits = whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0');
+    let digits: Vec<u8> = digits.skip_while(|digit| *digit == 0).collect();
+    // The value is `digits` * 2^bits * 10^scale nanos.
+    let scale = exponent + 9 - i32::try_from(fraction.len()).unwrap_or(i32::MAX / 2);
+    if digits.len() > DIGITS_FAST {
+        return large(digits, bits, scale);
     }
-    // The value is `digits` * 10^scale nanos, before the power of two.
-    let mut scale = exponent + 9 - i32::try_from(fraction.len()).unwrap_or(i32::MAX / 2);
+    // 10^18 * 2^60 fits.
+    let mut value = digits.iter().fold(0_i128, |sum, digit| sum * 10 + i128::from(*digit)) << bits;
     let mut lost = false;
-    // A power of two divides out trailing decimals exactly only while they are there, so as many
-    // digits as fit are kept and the rest, far below a nano, only rounds up.
-    while digits.len() > 27 {
-        lost |= digits.pop() != Some(0);
-        scale += 1;
-    }
-    let mut value = digits.iter().fold(0_i128, |sum, digit| sum * 10 + i128::from(*digit));
-    // 10^27 * 2^30 fits; a greater power is applied after the scale.
-    let (first, second) = (bits.min(30), bits.saturating_sub(30));
-    value <<= first;
-    if scale > 0 {
-        for _ in 0..scale {
-            value = value.saturating_mul(10);
-            if value > MAX {
-                break;
-            }
+    for _ in 0..scale {
+        if value == 0 || value > MAX {
+            break;
         }
-        value = value.saturating_mul(1_i128 << second);
+        value *= 10;
+    }
+    for _ in scale..0 {
+        lost |= value % 10 != 0;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    (value + i128::from(lost)).min(MAX)
+}
+
+/// The same, of more digits than a machine's numbers hold.
+fn large(mut digits: Vec<u8>, bits: u32, mut scale: i32) -> i128 {
+    let rest = digits.split_off(digits.len().min(DIGITS_KEPT));
+    scale = scale.saturating_add(i32::try_from(rest.len()).unwrap_or(i32::MAX));
+    let lost = rest.iter().any(|digit| *digit != 0);
+    let value = digits.iter().fold(BigUint::ZERO, |sum, digit| sum * 10_u8 + *digit) << bits;
+    let power = BigUint::from(10_u8).pow(scale.unsigned_abs().min(POWER_MAX));
+    let (nanos, lost) = if scale > 0 {
+        (value * power, lost)
     } else {
-        value = match value.checked_mul(1_i128 << second) {
-            Some(shifted) => shifted,
-            None => return MAX,
-        };
-        for _ in scale..0 {
-            lost |= value % 10 != 0;
-            value /= 10;
-            if value == 0 {
-                break;
-            }
-        }
-    }
-    (value + i128::from(lost && value < MAX)).min(MAX)
+        let lost = lost || (&value % &power) != BigUint::ZERO;
+        (value / power, lost)
+    };
+    // What doesn't fit is beyond the cap.
+    i128::try_from(nanos).map_or(MAX, |nanos| nanos.saturating_add(i128::from(lost)).min(MAX))
 }
 
 impl fmt::Display for Quantity {
