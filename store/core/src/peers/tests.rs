@@ -64,7 +64,8 @@ proptest! {
         for bytes in [bytes.as_slice(), &of_kind] {
             if let Ok(frame) = Frame::decode(bytes) {
                 let again = Frame::decode(&frame.encode().expect("small")).expect("what was written");
-                prop_assert_eq!(again, frame);
+                // By what is known of it: what isn't known has no order.
+                prop_assert_eq!(format!("{again:?}"), format!("{frame:?}"));
             }
         }
         let greeting = [MAGIC.as_slice(), &[kind], &bytes].concat();
