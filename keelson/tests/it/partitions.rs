@@ -195,8 +195,8 @@ async fn suffer(members: &mut Members, record: &Arc<Record>, fault: Fault, victi
 
 /// A member whose disk was full either goes on, or has ended, said why, and comes back when it is started again.
 async fn recover(members: &mut Members, record: &Record, victim: usize) {
-    let (since, deadline) = (record.now(), Instant::now() + PATIENCE);
-    while record.answered(since, &[victim]) == (0, 0) {
+    let since = record.now();
+    let answers = |members: &mut Members| {
         if let Some(status) = members.ended(victim) {
             let said = members.said(victim);
             println!("          m{victim} ended with {status}: {}", said.lines().last().unwrap_or_default());
@@ -206,26 +206,26 @@ async fn recover(members: &mut Members, record: &Record, victim: usize) {
             );
             members.start_one(victim);
         }
-        assert!(
-            Instant::now() < deadline,
-            "m{victim}, whose disk was full, answers nothing:\n{}",
-            members.said(victim)
-        );
-        sleep(Duration::from_millis(50)).await;
-    }
+        record.answered(since, &[victim]) != (0, 0)
+    };
+    assert!(
+        record.wait(Instant::now() + PATIENCE, || answers(members)).await,
+        "m{victim}, whose disk was full, answers nothing:\n{}",
+        members.said(victim)
+    );
 }
 
 /// Waits until these members answered some reads and writes that were asked behind `since`.
 async fn works(record: &Record, since: u64, members: &[usize], when: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let work = || {
         let (reads, writes) = record.answered(since, members);
-        if reads.min(writes) >= WORKS {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{when}: members {members:?} answered {reads} reads and {writes} writes");
-        sleep(Duration::from_millis(50)).await;
-    }
+        reads.min(writes) >= WORKS
+    };
+    assert!(
+        record.wait(Instant::now() + PATIENCE, work).await,
+        "{when}: members {members:?} answered {:?} reads and writes",
+        record.answered(since, members)
+    );
 }
 
 /// The member that leads, as it says itself, and the others too.

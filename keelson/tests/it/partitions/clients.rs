@@ -9,7 +9,9 @@ use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse,
 };
 use models::history::{Answer, Given, History, Operation, Outcome, Request};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::members::client_url;
 use super::network::MEMBERS;
@@ -49,11 +51,13 @@ impl Dice {
 pub(super) struct Record {
     begun: Instant,
     done: Mutex<Vec<(usize, Operation)>>,
+    /// How many there are.
+    count: watch::Sender<usize>,
 }
 
 impl Record {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { begun: Instant::now(), done: Mutex::new(Vec::new()) })
+        Arc::new(Self { begun: Instant::now(), done: Mutex::new(Vec::new()), count: watch::Sender::new(0) })
     }
 
     /// Nanoseconds since the beginning.
@@ -74,6 +78,12 @@ impl Record {
         (reads.len(), writes.len())
     }
 
+    /// Waits until `holds`, which is asked whenever an operation is added; whether it did before the deadline.
+    pub(super) async fn wait(&self, deadline: Deadline, mut holds: impl FnMut() -> bool) -> bool {
+        let mut count = self.count.subscribe();
+        timeout_at(deadline, count.wait_for(|_| holds())).await.is_ok()
+    }
+
     /// What was recorded so far.
     pub(super) fn history(&self, begins_at: u64) -> History {
         let done = self.done.lock().expect("no panic");
@@ -84,7 +94,10 @@ impl Record {
     fn add(&self, member: usize, operation: Operation) -> bool {
         let mut done = self.done.lock().expect("no panic");
         done.push((member, operation));
-        done.len() < OPERATIONS_MAX
+        let count = done.len();
+        drop(done);
+        self.count.send_replace(count);
+        count < OPERATIONS_MAX
     }
 }
 
