@@ -9,6 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::must;
+
 const VERSION: &str = "1.20.5+really1.20.2-1.1+deb12u1";
 const SOURCE: &str = "kubernetes_1.20.5+really1.20.2.orig.tar.gz";
 const SHA256: &str = "b83c0780efb182d928dc63d46488a847f161f04e40a94b96bf5247dd671ecdfc";
@@ -58,12 +60,6 @@ pub(crate) fn programs(cache: &Path) -> Result<PathBuf> {
     must(build.args(PROGRAMS.map(|program| format!("./cmd/{program}"))))?;
     std::fs::rename(&unfinished, &built).with_context(|| format!("placing {}", built.display()))?;
     Ok(built)
-}
-
-/// Runs a program that must succeed.
-fn must(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("running {command:?}"))?;
-    if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
 }
 
 fn go(folder: &Path, gopath: &Path, source: &Path, what: &str) -> Command {

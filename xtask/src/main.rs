@@ -1,6 +1,7 @@
-//! The project's chores: `cargo xtask up | test | interop | tidy | facts`.
+//! The project's chores: `cargo xtask up | test | interop | fuzz | tidy | facts`.
 
 mod facts;
+mod fuzz;
 mod install;
 mod interop;
 mod kubernetes;
@@ -21,6 +22,7 @@ cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those w
 cargo xtask interop etcd-client  the tests of Rust's client against `keelson store`
 cargo xtask interop functional [--etcd] [RE]  etcd's functional tester, 15 minutes of disasters, cases whose names match
 cargo xtask interop kubernetes [ARGUMENTS]  Kubernetes' control plane on `keelson store`, 15 minutes of churn
+cargo xtask fuzz [--seconds N] [--mutant] [TARGET]  decoders of bytes from outside, a minute each
 cargo xtask tidy              what compilers don't check: edges, headers, marks
 cargo xtask facts --data DIR  derive the schema table from the facts about Kubernetes";
 
@@ -45,6 +47,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["interop", "etcd-client"] => interop_etcd_client(),
         ["interop", "functional", rest @ ..] => interop_functional(rest),
         ["interop", "kubernetes", rest @ ..] => interop_kubernetes(rest),
+        ["fuzz", rest @ ..] => fuzz(rest),
         ["tidy"] => tidy::check(&root()),
         ["facts", "--data", dir] => facts::run(Path::new(dir), &root().join("api/src/table")),
         _ => bail!("what to do?\n{HELP}"),
@@ -71,6 +74,12 @@ fn target_dir() -> PathBuf {
 fn cache_dir() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
     home.join(".cache/keelson")
+}
+
+/// Runs a program that must succeed.
+fn must(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("running {command:?}"))?;
+    if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
 }
 
 fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
@@ -203,6 +212,24 @@ fn interop_kubernetes(arguments: &[&str]) -> Result<()> {
     if status.success() { Ok(()) } else { bail!("Kubernetes' control plane on the store: {status}") }
 }
 
+/// `--mutant` damages what is compared: then each target must fail.
+fn fuzz(arguments: &[&str]) -> Result<()> {
+    let mut plan = fuzz::Plan { seconds: 60, target: None, mutant: false };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match *argument {
+            "--seconds" => {
+                let seconds = rest.next().context("--seconds asks for a number")?;
+                plan.seconds = seconds.parse().with_context(|| format!("--seconds {seconds} is no number"))?;
+            }
+            "--mutant" => plan.mutant = true,
+            target if !target.starts_with('-') => plan.target = Some(target),
+            other => bail!("{other}? What to do?\n{HELP}"),
+        }
+    }
+    fuzz::run(&root(), &cache_dir(), &plan)
+}
+
 fn test() -> Result<()> {
     install::ensure(install::FOR_TESTS)?;
     cargo("formatting", &["fmt", "--all", "--check"])?;
@@ -215,5 +242,10 @@ fn test() -> Result<()> {
     cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])?;
     // The tests' build made the program; built alone it would have other features, and take minutes again.
     rust_clients_tests()?;
-    etcds_tests(".")
+    etcds_tests(".")?;
+    // First that each target can fail.
+    for mutant in [true, false] {
+        fuzz::run(&root(), &cache_dir(), &fuzz::Plan { seconds: 60, target: None, mutant })?;
+    }
+    Ok(())
 }

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::source::{must, remove};
+use super::source::remove;
+use crate::must;
 
 /// What the tests run in: a member at etcd's address, in a network that has nothing but loopback. They expect that a
 /// user root is there, and wait four seconds for the end of a token.

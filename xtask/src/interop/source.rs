@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::list::Skipped;
 use super::{Places, SUITES};
+use crate::must;
 
 /// Debian's package of etcd's source, tests and fixtures included, with Debian's changes for its versions of
 /// what etcd needs.
@@ -50,12 +51,6 @@ pub(super) fn prepare(ours: &Path, cache: &Path, keelson: &Path, listed: &[Skipp
     link(&places)?;
     std::fs::write(&stamped, stamp).context("noting what was built")?;
     Ok(places)
-}
-
-/// Runs a program that must succeed.
-pub(super) fn must(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("running {command:?}"))?;
-    if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
 }
 
 fn fetch(folder: &Path) -> Result<PathBuf> {
