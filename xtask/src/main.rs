@@ -240,6 +240,8 @@ fn test() -> Result<()> {
     let old = install::debian_kubectl(&target_dir().join("kubectl-debian"))?.unwrap_or_default();
     let tests = ["test", "--release", "--locked", "--workspace"];
     cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])?;
+    // What threads share, on loom's locks: in every order of their steps.
+    cargo("loom", &["test", "--release", "--locked", "-p", "store-shared", "--features", "loom"])?;
     // The tests' build made the program; built alone it would have other features, and take minutes again.
     rust_clients_tests()?;
     etcds_tests(".")?;

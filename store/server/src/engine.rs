@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +42,7 @@ use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
 use store_core::watch::{Ring, Told};
 use store_core::wire::peer_answer;
+use store_shared::{Bound, Waiting};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -54,7 +55,7 @@ use crate::slow::Slow;
 use crate::state::{Received, State, StateError};
 use crate::wal::{Wal, WalError};
 use owner::OwnerTiming;
-use requests::{WAITING_BYTES_MAX, Waiter};
+use requests::{Answering, WAITING_BYTES_MAX, WAITING_MAX};
 pub(crate) use snapshots::Copied;
 
 /// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the
@@ -178,11 +179,9 @@ pub(crate) struct Engine {
     pub(crate) state: State,
     inputs: Sender<Input>,
     /// Of them, requests and messages.
-    queued: AtomicUsize,
+    queued: Bound,
     /// Each is told its outcome, and how long the state took for it.
-    waiting: Mutex<HashMap<u64, Waiter>>,
-    /// Changes of leaders that this member knows of.
-    leaders: AtomicU64,
+    waiting: Waiting<Answering>,
     questions: Mutex<HashMap<u64, oneshot::Sender<Option<peer_answer::Answer>>>>,
     next_request: AtomicU64,
     /// How long a request may take.
@@ -281,10 +280,9 @@ impl Engine {
             folder: identity.folder,
             state,
             inputs,
-            queued: AtomicUsize::new(0),
+            queued: Bound::new(INPUTS_MAX),
             questions: Mutex::new(HashMap::new()),
-            waiting: Mutex::new(HashMap::new()),
-            leaders: AtomicU64::new(0),
+            waiting: Waiting::new(WAITING_MAX),
             // Numbers of one member never meet those of another, nor those of its earlier runs.
             next_request: AtomicU64::new(id.rotate_left(32) ^ boot),
             patience: requests::patience(config.election_timeout),
@@ -322,8 +320,7 @@ impl Engine {
 
     /// Gives a request or message to the owner; `false` if too many wait or it has ended.
     pub(crate) fn send(&self, input: Input) -> bool {
-        if self.queued.fetch_add(1, Ordering::Relaxed) >= INPUTS_MAX {
-            self.queued.fetch_sub(1, Ordering::Relaxed);
+        if !self.queued.enter() {
             return false;
         }
         self.inputs.send(Input::Queued(Box::new(input))).is_ok()

@@ -32,6 +32,7 @@ use store_core::machine::{Machine, command};
 use store_core::membership::Members;
 use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::{BackupHeader, KeyValue};
+use store_shared::Pins;
 
 use disk::{
     ALARMS, APPLIED, AUTH, COMPACTED, CONDEMNED, Damage, Disk, LEASES, MEMBERS, META, REVISION, VOTES, lease_times,
@@ -91,7 +92,7 @@ pub(crate) struct State {
     folder: Folder,
     current: RwLock<Current>,
     damage: Damage,
-    pins: reads::Pins,
+    pins: Pins,
 }
 
 /// A folder that files are received into; removed if nothing comes of it.
@@ -135,7 +136,7 @@ impl State {
         }
         let machine = disk.load()?;
         let current = RwLock::new(Current { machine, disk: Arc::new(disk) });
-        Ok(Self { folder, current, damage, pins: reads::Pins::default() })
+        Ok(Self { folder, current, damage, pins: Pins::default() })
     }
 
     /// What was found to be unreadable: the member must stop.

@@ -148,7 +148,7 @@ impl Owner {
     fn take(&mut self, input: Input) -> bool {
         match input {
             Input::Queued(inner) => {
-                self.engine.queued.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                self.engine.queued.leave();
                 return self.take(*inner);
             }
             Input::Message(message) => self.replica.receive(*message),

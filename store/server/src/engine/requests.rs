@@ -7,6 +7,7 @@ use prost::Message as _;
 use store_core::auth::Asker;
 use store_core::errors::RequestError;
 use store_core::wire::{Command, MemberChange, command::Request};
+use store_shared::Full;
 use tokio::sync::oneshot;
 
 use super::{Engine, Input, Outcome};
@@ -24,13 +25,8 @@ pub(super) fn patience(election_timeout: Duration) -> Duration {
     Duration::from_secs(5) + 2 * election_timeout
 }
 
-/// Who waits for a command.
-pub(super) struct Waiter {
-    /// Its outcome, and how long the state took for it.
-    told: oneshot::Sender<(Outcome, Duration)>,
-    /// The changes of leaders before it was proposed.
-    leaders: u64,
-}
+/// How somebody who waits for a command is told its outcome, and how long the state took for it.
+pub(super) type Answering = oneshot::Sender<(Outcome, Duration)>;
 
 impl Engine {
     /// Commits somebody's request and returns its answer (E1).
@@ -83,15 +79,8 @@ impl Engine {
             let led = self.wait_for_leader(deadline).await;
             phases.leader += leaderless.elapsed();
             led?;
-            let leaders = self.leaders.load(Ordering::Acquire);
             let (told, answer) = oneshot::channel();
-            {
-                let mut waiting = self.waiting.lock();
-                if waiting.len() >= WAITING_MAX {
-                    return Err(RequestError::Busy);
-                }
-                waiting.insert(request_id, Waiter { told, leaders });
-            }
+            let leaders = self.waiting.begin(request_id, told).map_err(|Full| RequestError::Busy)?;
             let _forget = Forget { engine: self, request_id };
             let (dropped, was_dropped) = oneshot::channel();
             if !self.send(input(dropped)) {
@@ -106,7 +95,7 @@ impl Engine {
                 Ok(()) = was_dropped => {}
                 () = tokio::time::sleep_until(deadline) => {
                     self.metrics.failed_proposals.inc();
-                    let is_same = self.leaders.load(Ordering::Acquire) == leaders;
+                    let is_same = self.waiting.leaders() == leaders;
                     return Err(if is_same { RequestError::Timeout } else { RequestError::LeaderFailed });
                 }
             }
@@ -145,37 +134,35 @@ impl Engine {
 
     /// Requests that wait for their command to be applied.
     pub(crate) fn pending(&self) -> usize {
-        self.waiting.lock().len()
+        self.waiting.len()
     }
 
     pub(super) fn answer(&self, request_id: u64, outcome: Outcome, applying: Duration) {
-        if let Some(waiter) = self.waiting.lock().remove(&request_id) {
+        if let Some(told) = self.waiting.take(request_id) {
             // The client may have gone.
-            let _ = waiter.told.send((outcome, applying));
+            let _ = told.send((outcome, applying));
         }
     }
 
     /// Another leads, or nobody: what was proposed before may be lost or made.
     pub(super) fn leader_changed(&self) {
-        self.leaders.fetch_add(1, Ordering::AcqRel);
+        self.waiting.leader_changed();
     }
 
     /// All that leaders before this one had in their logs is decided: who still waits for them won't learn his outcome.
     /// That it was lost isn't sure: it may be on its way to a leader yet.
     pub(super) fn fail_older(&self) {
-        let leaders = self.leaders.load(Ordering::Acquire);
-        let older = self.waiting.lock().extract_if(|_, waiter| waiter.leaders < leaders).collect::<Vec<_>>();
-        for (_, waiter) in older {
+        for told in self.waiting.take_older() {
             self.metrics.failed_proposals.inc();
-            let _ = waiter.told.send((Err(RequestError::LeaderFailed), Duration::ZERO));
+            let _ = told.send((Err(RequestError::LeaderFailed), Duration::ZERO));
         }
     }
 
     /// Everybody who waits learns that the outcome is unknown.
     pub(super) fn fail_waiting(&self, error: RequestError) {
-        for (_, waiter) in self.waiting.lock().drain() {
+        for told in self.waiting.take_all() {
             self.metrics.failed_proposals.inc();
-            let _ = waiter.told.send((Err(error), Duration::ZERO));
+            let _ = told.send((Err(error), Duration::ZERO));
         }
     }
 }
@@ -188,6 +175,7 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.engine.waiting.lock().remove(&self.request_id);
+        // Gave up, or was told already.
+        self.engine.waiting.take(self.request_id);
     }
 }

@@ -1,58 +1,22 @@
 //! Reads: keys are looked for in slices and values are read while nobody is held up, however much is read.
 //!
-//! Invariant
-//!   R1  While a read is open, nothing that its revision sees is collected.
+//! What an open read sees isn't collected (`store_shared::Pins` R1).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use store_core::auth::Auth;
 use store_core::errors::RequestError;
 use store_core::machine::Machine;
 use store_core::mvcc::{Mvcc, Reading, Search, Values, key_value};
 use store_core::wire::{KeyValue, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use store_shared::Pin;
 
 use super::State;
 use super::disk::Disk;
 
 /// Keys that are looked at before others may have the state.
 const SLICE_KEYS: usize = 2_000;
-
-/// The revisions of open reads, each with how many there are.
-#[derive(Default)]
-pub(super) struct Pins(Mutex<BTreeMap<i64, usize>>);
-
-impl Pins {
-    /// Opens a read; the state is held meanwhile (R1).
-    fn pin(&self, revision: i64) -> Pin<'_> {
-        *self.0.lock().entry(revision).or_default() += 1;
-        Pin { pins: self, revision }
-    }
-
-    /// Whether a read is open at a revision before this one.
-    pub(super) fn any_before(&self, revision: i64) -> bool {
-        self.0.lock().range(..revision).next().is_some()
-    }
-}
-
-struct Pin<'a> {
-    pins: &'a Pins,
-    revision: i64,
-}
-
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        let mut open = self.pins.0.lock();
-        if let Some(number) = open.get_mut(&self.revision) {
-            *number -= 1;
-            if *number == 0 {
-                open.remove(&self.revision);
-            }
-        }
-    }
-}
 
 /// A read whose keys are found; its values are still on disk.
 struct Found<'a, T> {

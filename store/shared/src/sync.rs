@@ -1,0 +1,44 @@
+//! Locks and atomics: the usual ones, or loom's.
+
+#[cfg(not(feature = "loom"))]
+pub(crate) use parking_lot::Mutex;
+#[cfg(not(feature = "loom"))]
+pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(feature = "loom")]
+pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+
+/// loom's lock, which can't be poisoned in a test that goes on.
+#[cfg(feature = "loom")]
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(feature = "loom")]
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        // A thread that panics ends the whole test.
+        self.0.lock().unwrap()
+    }
+}
+
+/// Runs a test in every order of its threads' steps, or once if loom isn't there.
+#[cfg(test)]
+pub(crate) fn in_every_order(test: impl Fn() + Sync + Send + 'static) {
+    #[cfg(feature = "loom")]
+    {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(test);
+    }
+    #[cfg(not(feature = "loom"))]
+    test();
+}
+
+#[cfg(all(test, feature = "loom"))]
+pub(crate) use loom::{sync::Arc, sync::RwLock, thread};
+#[cfg(all(test, not(feature = "loom")))]
+pub(crate) use std::{sync::Arc, sync::RwLock, thread};
