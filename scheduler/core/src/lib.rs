@@ -1,8 +1,13 @@
-//! The scheduler's decisions: which node a pod goes to, and why.
+//! The scheduler's decisions: which pod is next, which node it goes to, and why.
 //!
-//! [`Cluster`] is told of nodes and pods; [`schedule`] decides for one pod.
+//! [`State`] is told what the API shows and how bindings went, and says what is to be done. Within it [`Cluster`]
+//! knows nodes and pods, and [`schedule`] decides for one pod.
 //!
 //! Absences: no clock, no randomness, no I/O; a decision places nothing by itself.
+
+pub mod groups;
+pub mod queue;
+pub mod state;
 
 pub mod cluster;
 pub mod oracle;
@@ -29,6 +34,7 @@ pub use cluster::Cluster;
 pub use failure::Failure;
 pub use oracle::{Decision, schedule};
 pub use spread::{OwnerSelector, SpreadDefaults};
+pub use state::State;
 
 #[cfg(test)]
 mod scenario;

@@ -4,12 +4,8 @@
 //! a node, assumes the pod there at once and sends the binding beside, so that decisions don't wait for
 //! the API. A binding that fails takes the assumption back.
 //!
-//! Absences: nothing here decides where a pod goes; nothing polls but for pods that waited for too long;
-//! the queue and the state never read a clock.
-
-mod groups;
-mod queue;
-mod state;
+//! Absences: nothing here decides which pod is next or where it goes, nor what is known of the cluster
+//! (`scheduler_core::state`); nothing polls but for pods that waited for too long.
 
 mod events;
 mod owner;

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
+use scheduler_core::state::{Act, BindFailure, State, Tell, place, uid};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::events::Event;
-use crate::state::{Act, BindFailure, State, Tell, place, uid};
 use crate::watch::{KINDS, Told};
 use crate::write;
 
@@ -206,7 +206,14 @@ impl Owner {
     }
 
     fn tell(&mut self, act: Option<Act>) {
-        let Some(Act::Tell(tell)) = act else { return };
+        let tell = match act {
+            Some(Act::Tell(tell)) => tell,
+            Some(Act::Warn(warning)) => {
+                tracing::warn!("{warning}");
+                return;
+            }
+            Some(Act::Bind { .. }) | None => return,
+        };
         if tell.event {
             let (pod, message) = (tell.pod.clone(), tell.message.clone());
             self.event(Event { pod, kind: "Warning", reason: "FailedScheduling", message });

@@ -12,12 +12,11 @@ use k8s_openapi::api::core::v1::{Node, Pod, ReplicationController, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
+use scheduler_core::groups::{Group, GroupKind, GroupSelector};
+use scheduler_core::state::Seen;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-use crate::groups::{Group, GroupKind, GroupSelector};
-use crate::state::Seen;
 
 /// Pause after an interrupted watch.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -4,9 +4,8 @@ use http::{Method, Request, StatusCode};
 use jiff::{Timestamp, Unit};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
+use scheduler_core::state::{BindFailure, Tell, place};
 use serde_json::{Value, json};
-
-use crate::state::{BindFailure, Tell};
 
 /// Why a write wasn't made.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +61,7 @@ pub(crate) async fn bind(client: &Client, pod: &Pod, node: &str) -> Result<(), B
     match send(client, Method::POST, &path(pod, "binding"), JSON, &body).await {
         Ok(_) => Ok(()),
         Err(error) if error.is(StatusCode::NOT_FOUND) || error.is(StatusCode::CONFLICT) => {
-            tracing::debug!(pod = crate::state::place(pod), node, %error, "a binding was refused");
+            tracing::debug!(pod = place(pod), node, %error, "a binding was refused");
             Err(BindFailure::Refused)
         }
         Err(error) => Err(BindFailure::Failed(error.to_string())),

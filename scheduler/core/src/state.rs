@@ -10,23 +10,26 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
-use scheduler_core::node::Node as NodeFacts;
-use scheduler_core::pod::{Placed, Refusal};
-use scheduler_core::{Cluster, Failure, schedule};
-
+use crate::cluster::{Cluster, NodeInfo};
+use crate::failure::Failure;
 use crate::groups::{Group, GroupSelector, Groups};
+use crate::node::Node as NodeFacts;
+use crate::oracle::schedule;
+use crate::pod::{Placed, Refusal};
 use crate::queue::{Happening, Queue, WaitsFor};
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 /// What the API shows.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub enum Seen {
+    /// A pod as it is now.
     Pod(Box<Pod>),
     /// A pod of this uid is gone.
     PodGone(String),
+    /// A node as it is now.
     Node(Box<Node>),
     /// A node of this name is gone.
     NodeGone(String),
@@ -36,53 +39,72 @@ pub(crate) enum Seen {
 
 /// What is to be done.
 #[derive(Debug, Clone)]
-pub(crate) enum Act {
+pub enum Act {
     /// Bind a pod, and tell how it went with [`State::bound`].
-    Bind { pod: Arc<Pod>, node: String },
+    Bind {
+        /// The pod.
+        pod: Arc<Pod>,
+        /// The node.
+        node: String,
+    },
     /// Tell the pod's owner why it has no node.
     Tell(Tell),
+    /// Tell whoever runs the scheduler that something can't be read.
+    Warn(String),
 }
 
+/// Why a pod has no node.
 #[derive(Debug, Clone)]
-pub(crate) struct Tell {
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) reason: &'static str,
-    pub(crate) message: String,
+pub struct Tell {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// In one word.
+    pub reason: &'static str,
+    /// In words for people.
+    pub message: String,
     /// Whether the pod's condition doesn't say so yet.
-    pub(crate) condition: bool,
+    pub condition: bool,
     /// Whether an event says so as well.
-    pub(crate) event: bool,
+    pub event: bool,
 }
 
 /// How a binding went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum BindFailure {
+pub enum BindFailure {
     /// The pod is gone or has a node: the API will show.
     Refused,
     /// Try again.
     Failed(String),
 }
 
-pub(crate) struct State {
+/// What one scheduler knows, and what it waits for.
+///
+/// Getters: [`State::ready`], [`State::next_due`], [`State::waits`], [`State::counts`]. What happens: [`State::see`],
+/// [`State::bound`], [`State::unsaid`], [`State::flush`]. Once everything was listed and as long as it is ready:
+/// [`State::decide`].
+#[derive(Debug, Clone)]
+pub struct State {
     scheduler_name: String,
     cluster: Cluster,
     groups: Groups,
     queue: Queue,
     /// Pods without a node that are this scheduler's, in the queue or assumed.
-    pending: HashMap<String, Arc<Pod>>,
+    pending: BTreeMap<String, Arc<Pod>>,
     /// S1: pods on nodes that the API doesn't show there yet.
-    assumed: HashMap<String, String>,
+    assumed: BTreeMap<String, String>,
     /// S4: the reason and message last written.
-    said: HashMap<String, (&'static str, String)>,
+    said: BTreeMap<String, (&'static str, String)>,
 }
 
 /// A pod's uid, empty if it has none.
-pub(crate) fn uid(pod: &Pod) -> &str {
+#[must_use]
+pub fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// `namespace/name`.
-pub(crate) fn place(pod: &Pod) -> String {
+#[must_use]
+pub fn place(pod: &Pod) -> String {
     let metadata = &pod.metadata;
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
@@ -105,44 +127,49 @@ fn says(pod: &Pod, reason: &str, message: &str) -> bool {
 }
 
 impl State {
-    pub(crate) fn new(scheduler_name: String) -> Self {
+    /// Knows nothing yet; its pods are those whose `schedulerName` is this.
+    #[must_use]
+    pub fn new(scheduler_name: String) -> Self {
         Self {
             scheduler_name,
             cluster: Cluster::new(),
             groups: Groups::default(),
             queue: Queue::default(),
-            pending: HashMap::new(),
-            assumed: HashMap::new(),
-            said: HashMap::new(),
+            pending: BTreeMap::new(),
+            assumed: BTreeMap::new(),
+            said: BTreeMap::new(),
         }
     }
 
     /// Whether [`State::decide`] has something to decide.
-    pub(crate) fn ready(&self, now: u64) -> bool {
+    #[must_use]
+    pub fn ready(&self, now: u64) -> bool {
         self.queue.ready(now)
     }
 
     /// When there will be something to decide, if nothing else happens.
-    pub(crate) fn next_due(&self) -> Option<u64> {
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
         self.queue.next_due()
     }
 
     /// To be called now and then: pods that waited for too long are tried again.
-    pub(crate) fn flush(&mut self, now: u64) {
+    pub fn flush(&mut self, now: u64) {
         self.queue.flush(now);
     }
 
     /// How many pods wait, and how many are assumed.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
         (self.queue.len(), self.assumed.len())
     }
 
     /// Takes in what the API shows.
-    pub(crate) fn see(&mut self, seen: Seen, now: u64) -> Option<Act> {
+    pub fn see(&mut self, seen: Seen, now: u64) -> Option<Act> {
         match seen {
             Seen::Pod(pod) => return self.see_pod(*pod, now),
             Seen::PodGone(uid) => self.forget(&uid, now),
-            Seen::Node(node) => self.see_node(&node, now),
+            Seen::Node(node) => return self.see_node(&node, now),
             Seen::NodeGone(name) => {
                 self.cluster.remove_node(&name);
                 self.queue.happened(Happening::NodeRemoved, now);
@@ -152,14 +179,13 @@ impl State {
         None
     }
 
-    fn see_node(&mut self, node: &Node, now: u64) {
+    fn see_node(&mut self, node: &Node, now: u64) -> Option<Act> {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let before = self.cluster.node(name).map(|info| info.node().clone());
         if let Err(error) = self.cluster.upsert_node(node) {
-            tracing::warn!(node = name, %error, "a node can't be read; what was known of it stays");
-            return;
+            return Some(Act::Warn(format!("node {name} can't be read; what was known of it stays: {error}")));
         }
-        let Some(after) = self.cluster.node(name).map(scheduler_core::cluster::NodeInfo::node) else { return };
+        let after = self.cluster.node(name).map(NodeInfo::node)?;
         let happening = match &before {
             None => Some(Happening::NodeAdded),
             Some(before) => changed(before, after),
@@ -167,29 +193,30 @@ impl State {
         if let Some(happening) = happening {
             self.queue.happened(happening, now);
         }
+        None
     }
 
     fn see_pod(&mut self, pod: Pod, now: u64) -> Option<Act> {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
         match node {
             _ if is_over(&pod) => self.forget(uid(&pod), now),
-            Some(node) => self.see_placed(&pod, &node, now),
+            Some(node) => return self.see_placed(&pod, &node, now),
             None => return self.see_waiting(pod, now),
         }
         None
     }
 
     /// S3.
-    fn see_placed(&mut self, pod: &Pod, node: &str, now: u64) {
+    fn see_placed(&mut self, pod: &Pod, node: &str, now: u64) -> Option<Act> {
         let uid = uid(pod);
         self.stop_waiting(uid);
         self.assumed.remove(uid);
         let before = self.cluster.pod(uid).cloned().zip(self.cluster.place_of(uid).map(str::to_owned));
         if let Err(error) = self.cluster.add_pod(pod, node) {
-            tracing::warn!(pod = place(pod), %error, "a pod can't be read; its load on {node} isn't counted");
-            return;
+            let pod = place(pod);
+            return Some(Act::Warn(format!("pod {pod} can't be read; its load on {node} isn't counted: {error}")));
         }
-        let Some(after) = self.cluster.pod(uid) else { return };
+        let after = self.cluster.pod(uid)?;
         let (placed, removed) = match &before {
             None => (true, false),
             Some((_, place)) if place != node => (true, true),
@@ -201,6 +228,7 @@ impl State {
         if placed {
             self.queue.happened(Happening::PodPlaced, now);
         }
+        None
     }
 
     fn see_waiting(&mut self, pod: Pod, now: u64) -> Option<Act> {
@@ -245,7 +273,7 @@ impl State {
     }
 
     /// Decides for the next pod.
-    pub(crate) fn decide(&mut self, now: u64) -> Option<Act> {
+    pub fn decide(&mut self, now: u64) -> Option<Act> {
         let id = self.queue.take(now)?;
         let Some(pod) = self.pending.get(&id).cloned() else {
             self.queue.remove(&id);
@@ -269,7 +297,7 @@ impl State {
     }
 
     /// A binding was answered.
-    pub(crate) fn bound(&mut self, pod: &Arc<Pod>, result: Result<(), BindFailure>, now: u64) -> Option<Act> {
+    pub fn bound(&mut self, pod: &Arc<Pod>, result: Result<(), BindFailure>, now: u64) -> Option<Act> {
         let uid = uid(pod);
         let Err(failure) = result else {
             // It stays assumed until the API shows it there.
@@ -306,12 +334,13 @@ impl State {
     }
 
     /// Whether a pod still waits, so that a condition that says so is true.
-    pub(crate) fn waits(&self, pod: &Pod) -> bool {
+    #[must_use]
+    pub fn waits(&self, pod: &Pod) -> bool {
         self.pending.contains_key(uid(pod)) && !self.assumed.contains_key(uid(pod))
     }
 
     /// A condition wasn't written: it is new again.
-    pub(crate) fn unsaid(&mut self, pod: &Pod) {
+    pub fn unsaid(&mut self, pod: &Pod) {
         self.said.remove(uid(pod));
     }
 }

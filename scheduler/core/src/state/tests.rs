@@ -27,13 +27,14 @@ fn node(name: &str, cpu: &str) -> Node {
 
 struct Run {
     state: State,
-    binding: HashMap<String, Arc<Pod>>,
+    binding: BTreeMap<String, Arc<Pod>>,
 }
 
 impl Run {
     fn show(&mut self, act: Option<Act>) -> String {
         match act {
             None => "-".to_owned(),
+            Some(Act::Warn(warning)) => format!("warn: {warning}"),
             Some(Act::Bind { pod, node }) => {
                 let shown = format!("bind {} to {node}", place(&pod));
                 self.binding.insert(uid(&pod).to_owned(), pod);
@@ -75,7 +76,7 @@ impl Run {
 }
 
 fn check(text: &str, expected: Expect) {
-    let mut run = Run { state: State::new("default-scheduler".to_owned()), binding: HashMap::new() };
+    let mut run = Run { state: State::new("default-scheduler".to_owned()), binding: BTreeMap::new() };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let out: Vec<String> = lines.map(|line| format!("{line} → {}\n", run.step(line))).collect();
     expected.assert_eq(&out.concat());

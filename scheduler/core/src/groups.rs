@@ -1,46 +1,57 @@
 //! What pods belong to: services and controllers, whose selectors spread pods that don't say how.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use scheduler_core::labels::Labels;
-use scheduler_core::{OwnerSelector, SpreadDefaults};
+
+use crate::labels::Labels;
+use crate::spread::{OwnerSelector, SpreadDefaults};
 
 /// Kinds whose selectors count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum GroupKind {
+pub enum GroupKind {
+    /// A Service: all that select a pod count.
     Service,
+    /// A ReplicationController: counts for pods that it controls, as do the others.
     ReplicationController,
+    /// A ReplicaSet.
     ReplicaSet,
+    /// A StatefulSet.
     StatefulSet,
 }
 
 /// One of them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Group {
-    pub(crate) kind: GroupKind,
-    pub(crate) namespace: String,
-    pub(crate) name: String,
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Group {
+    /// What it is.
+    pub kind: GroupKind,
+    /// Where it is, and what it selects in.
+    pub namespace: String,
+    /// What it is called there.
+    pub name: String,
 }
 
 /// What it selects.
 #[derive(Debug, Clone)]
-pub(crate) enum GroupSelector {
+pub enum GroupSelector {
+    /// Pods with these labels.
     Labels(Labels),
+    /// Pods that this says.
     Selector(LabelSelector),
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Groups {
+/// All that are known.
+#[derive(Debug, Clone, Default)]
+pub struct Groups {
     /// Selectors of services, by namespace and name.
-    services: HashMap<String, BTreeMap<String, Labels>>,
-    controllers: HashMap<Group, GroupSelector>,
+    services: BTreeMap<String, BTreeMap<String, Labels>>,
+    controllers: BTreeMap<Group, GroupSelector>,
 }
 
 impl Groups {
     /// A group is as it is now; without a selector it selects nothing.
-    pub(crate) fn set(&mut self, group: Group, selector: Option<GroupSelector>) {
+    pub fn set(&mut self, group: Group, selector: Option<GroupSelector>) {
         match (group.kind, selector) {
             (GroupKind::Service, Some(GroupSelector::Labels(labels))) => {
                 self.services.entry(group.namespace).or_default().insert(group.name, labels);
@@ -65,7 +76,8 @@ impl Groups {
     /// How a pod that doesn't say is spread.
     ///
     /// Source: scheduler `plugins/helper/spread.go` DefaultSelector.
-    pub(crate) fn defaults(&self, pod: &Pod) -> SpreadDefaults {
+    #[must_use]
+    pub fn defaults(&self, pod: &Pod) -> SpreadDefaults {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let labels = pod.metadata.labels.as_ref();
         let has = |(key, value): (&String, &String)| labels.and_then(|l| l.get(key)) == Some(value);

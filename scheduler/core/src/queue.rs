@@ -19,11 +19,12 @@
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use scheduler_core::Failure;
-use scheduler_core::filter::Plugin;
-use scheduler_core::pod::Refusal;
+use crate::failure::Failure;
+use crate::filter::Plugin;
+use crate::pod::Refusal;
+use crate::preemption;
 
 /// The first pause after a rejection; it doubles with each.
 const FIRST_PAUSE_MS: u64 = 1000;
@@ -33,14 +34,19 @@ const PARKED_MAX_MS: u64 = 300_000;
 
 /// Something happened that may give a pod a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happening {
+pub enum Happening {
+    /// A node came.
     NodeAdded,
     /// What of the node is another now.
     NodeChanged {
+        /// Its labels.
         labels: bool,
+        /// Its taints, or whether it takes pods at all.
         taints: bool,
+        /// What it has for pods.
         allocatable: bool,
     },
+    /// A node went.
     NodeRemoved,
     /// A pod got a node, or one that has a node got other labels.
     PodPlaced,
@@ -52,7 +58,7 @@ pub(crate) enum Happening {
 
 /// What a parked pod waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum WaitsFor {
+pub enum WaitsFor {
     /// Nodes that these don't reject.
     Nodes(BTreeSet<Plugin>),
     /// A change of itself.
@@ -60,7 +66,9 @@ pub(crate) enum WaitsFor {
 }
 
 impl WaitsFor {
-    pub(crate) fn after(failure: &Failure) -> Self {
+    /// What may help after a failure.
+    #[must_use]
+    pub fn after(failure: &Failure) -> Self {
         match failure {
             Failure::Refused(Refusal::Gated(_) | Refusal::Unsupported(_) | Refusal::Unreadable(_)) => Self::Itself,
             Failure::NoNodes => Self::Nodes(BTreeSet::new()),
@@ -81,7 +89,7 @@ impl WaitsFor {
                 Plugin::NodeName | Plugin::NodePorts => false,
             },
             Happening::NodeRemoved | Happening::PodPlaced => *plugin == Plugin::PodTopologySpread,
-            Happening::PodRemoved => scheduler_core::preemption::pods_matter(*plugin),
+            Happening::PodRemoved => preemption::pods_matter(*plugin),
         };
         matches!(happening, Happening::NodeAdded | Happening::PodChanged) || plugins.iter().any(helps)
     }
@@ -114,9 +122,9 @@ struct Entry {
 type Rank = (Reverse<i32>, u64, u64, String);
 
 /// Pods by uid.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    entries: HashMap<String, Entry>,
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    entries: BTreeMap<String, Entry>,
     active: BTreeSet<Rank>,
     backoff: BTreeSet<(u64, String)>,
     /// Since when.
@@ -141,12 +149,19 @@ impl Entry {
 
 impl Queue {
     /// How many pods wait, in whatever way.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Whether no pod waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// A pod came, or changed in a way that may matter.
-    pub(crate) fn add(&mut self, uid: &str, priority: i32, now: u64) {
+    pub fn add(&mut self, uid: &str, priority: i32, now: u64) {
         let Some(entry) = self.entries.get_mut(uid) else {
             self.turns += 1;
             let entry = Entry { priority, since: now, failures: 0, turn: self.turns, place: Place::Active };
@@ -173,7 +188,7 @@ impl Queue {
     }
 
     /// A pod went, or has a node.
-    pub(crate) fn remove(&mut self, uid: &str) {
+    pub fn remove(&mut self, uid: &str) {
         let Some(entry) = self.entries.remove(uid) else { return };
         match entry.place {
             Place::Active => {
@@ -195,7 +210,7 @@ impl Queue {
     }
 
     /// Takes the next pod; it is in flight until [`Queue::rejected`], [`Queue::failed`] or [`Queue::remove`].
-    pub(crate) fn take(&mut self, now: u64) -> Option<String> {
+    pub fn take(&mut self, now: u64) -> Option<String> {
         self.wake(now);
         let uid = match self.active.pop_first() {
             Some((.., uid)) => uid,
@@ -217,7 +232,8 @@ impl Queue {
     }
 
     /// Whether [`Queue::take`] has something.
-    pub(crate) fn ready(&self, now: u64) -> bool {
+    #[must_use]
+    pub fn ready(&self, now: u64) -> bool {
         !self.active.is_empty() || self.backoff.iter().any(|(until, uid)| *until <= now || !self.is_error(uid))
     }
 
@@ -233,7 +249,7 @@ impl Queue {
     }
 
     /// No node was right for a pod in flight.
-    pub(crate) fn rejected(&mut self, uid: &str, waits_for: WaitsFor, now: u64) {
+    pub fn rejected(&mut self, uid: &str, waits_for: WaitsFor, now: u64) {
         let Some(missed) = self.land(uid) else { return };
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.failures = entry.failures.saturating_add(1);
@@ -251,7 +267,7 @@ impl Queue {
     }
 
     /// A pod in flight had a node but didn't get there.
-    pub(crate) fn failed(&mut self, uid: &str, now: u64) {
+    pub fn failed(&mut self, uid: &str, now: u64) {
         if self.land(uid).is_none() {
             return;
         }
@@ -264,7 +280,7 @@ impl Queue {
     }
 
     /// Something happened.
-    pub(crate) fn happened(&mut self, happening: Happening, now: u64) {
+    pub fn happened(&mut self, happening: Happening, now: u64) {
         for uid in &self.in_flight {
             if let Some(Entry { place: Place::InFlight(missed), .. }) = self.entries.get_mut(uid)
                 && !missed.contains(&happening)
@@ -297,7 +313,7 @@ impl Queue {
     }
 
     /// Puts pods back that were parked for too long. To be called now and then.
-    pub(crate) fn flush(&mut self, now: u64) {
+    pub fn flush(&mut self, now: u64) {
         let old = |since: u64| now.saturating_sub(since) > PARKED_MAX_MS;
         let stale: Vec<String> = self.parked.iter().filter(|(_, since)| old(**since)).map(|(u, _)| u.clone()).collect();
         for uid in stale {
@@ -306,7 +322,8 @@ impl Queue {
     }
 
     /// When the next pause is over.
-    pub(crate) fn next_due(&self) -> Option<u64> {
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
         self.backoff.first().map(|(until, _)| *until)
     }
 
