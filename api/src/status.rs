@@ -95,6 +95,17 @@ impl Status {
         Self::new(409, "Conflict", message).about(group, resource, name)
     }
 
+    /// Tells one cause more.
+    #[must_use]
+    pub fn with_cause(mut self, cause: &Cause) -> Self {
+        let cause = json!({"reason": cause.reason, "message": cause.message, "field": cause.field});
+        let causes = self.0.details.entry("causes").or_insert_with(|| json!([]));
+        if let Some(causes) = causes.as_array_mut() {
+            causes.push(cause);
+        }
+        self
+    }
+
     /// 422: the object's content is at fault. `kind` is the object's kind.
     #[must_use]
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {

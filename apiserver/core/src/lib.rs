@@ -4,11 +4,12 @@
 //! function here, and commits what it says.
 //!
 //! In reading order: a request's [`request`] path, [`options`] and [`negotiate`]d
-//! form; an object's [`lifecycle`] with what is special about [`kinds`]; how it
-//! is [`stored`]; how it is shown ([`render`], [`table`]); the documents that
+//! form; an object's [`lifecycle`] with what is special about [`kinds`]; what keeps two of them
+//! from one place ([`fence`]); how it is [`stored`]; how it is shown ([`render`], [`table`]); the documents that
 //! describe it all ([`discovery`], [`openapi`]).
 
 pub mod discovery;
+pub mod fence;
 pub mod fieldset;
 pub mod kinds;
 pub mod lifecycle;

@@ -23,7 +23,9 @@ const PAGE_OBJECTS_MAX: i64 = 1000;
 /// The Status of a store's refusal that has no better meaning in the request at hand.
 pub(crate) fn storage_status(error: StorageError) -> Status {
     match error {
-        StorageError::Conflict(_) => Status::internal("an unguarded request met a conflict".to_owned()),
+        StorageError::Conflict(_) | StorageError::Fenced(_) => {
+            Status::internal("an unguarded request met a conflict".to_owned())
+        }
         StorageError::Compacted => page::expired(None),
         StorageError::Future => Status::timeout("Too large resource version", 1),
         StorageError::TooLarge => Status::request_entity_too_large("the object is larger than the store takes"),

@@ -79,7 +79,7 @@ async fn write(
 ) -> Result<Response<Body>, Status> {
     let (view, dry_run, resource) = (view(call)?, options::dry_run(&call.query)?, target.resource);
     let prepare = |old: &Value, new: &mut Value| lifecycle::prepare_update(resource, lifecycle::Part::Main, old, new);
-    let updated = modify_with(app, target, dry_run, change, prepare).await?;
+    let updated = modify_with(app, target, dry_run, None, change, prepare).await?;
     answer_object(target.sub.unwrap_or(resource), view, StatusCode::OK, scale_of(&updated))
 }
 

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use apiserver_core::fence::Fence;
 use bytes::Bytes;
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error as EtcdError, GetOptions, Identity,
@@ -53,6 +54,9 @@ pub(crate) enum StorageError {
     /// The object is not as expected; here is what is stored now.
     #[error("the object was changed by another writer")]
     Conflict(Option<Stored>),
+    /// The object is as expected, but its node was given another at this revision.
+    #[error("the node was given another pod at revision {0}")]
+    Fenced(i64),
     /// The revision asked for is gone: list anew.
     #[error("the revision asked for has been compacted")]
     Compacted,
@@ -128,6 +132,15 @@ pub(crate) struct Write {
     pub(crate) claim: Vec<SideKey>,
     /// Released by the write.
     pub(crate) release: Vec<SideKey>,
+    /// Written together with the object, if it lets it through.
+    pub(crate) fence: Option<Fence>,
+}
+
+/// What is stored in place of what a guard wanted.
+struct Refused {
+    found: Option<Stored>,
+    /// The fence's revision, 0 without one.
+    fence: i64,
 }
 
 /// Client of an etcd v3 store. Clones share connections.
@@ -200,7 +213,7 @@ impl Storage {
         loop {
             let error = match self.attempt(write).await {
                 Ok(Ok(revision)) => return Ok(revision),
-                Ok(Err(found)) => return settle(write, found, repeated),
+                Ok(Err(refused)) => return settle(write, refused, repeated),
                 Err(error) => error,
             };
             if !matches!(error, StorageError::Unavailable(_)) || Instant::now() + pause > deadline {
@@ -212,8 +225,8 @@ impl Storage {
         }
     }
 
-    /// One transaction: `Ok(Ok(revision))` committed, `Ok(Err(found))` the guard failed.
-    async fn attempt(&self, write: &Write) -> Result<Result<i64, Option<Stored>>, StorageError> {
+    /// One transaction: `Ok(Ok(revision))` committed, `Ok(Err(refused))` a guard failed.
+    async fn attempt(&self, write: &Write) -> Result<Result<i64, Refused>, StorageError> {
         let txn = transaction(write);
         let mut kv = self.kv();
         let response = match tokio::time::timeout(ATTEMPT, kv.txn(txn)).await {
@@ -224,11 +237,12 @@ impl Storage {
         if response.succeeded() {
             return Ok(Ok(revision));
         }
-        let found = response.op_responses().into_iter().find_map(|op| match op {
+        let mut found = response.op_responses().into_iter().filter_map(|op| match op {
             TxnOpResponse::Get(mut get) => Some(get.take_kvs().into_iter().next().map(stored)),
             _ => None,
         });
-        Ok(Err(found.flatten()))
+        let (object, fence) = (found.next().flatten(), found.next().flatten());
+        Ok(Err(Refused { found: object, fence: fence.map_or(0, |fence| fence.revision) }))
     }
 
     /// Grants a lease of `seconds`.
@@ -278,11 +292,21 @@ fn transaction(write: &Write) -> Txn {
         then.push(TxnOp::put(side.key.as_str(), side.owner.as_str(), None));
     }
     then.extend(write.release.iter().map(|side| TxnOp::delete(side.key.as_str(), None)));
-    Txn::new().when(guards).and_then(then).or_else(vec![TxnOp::get(write.key.as_str(), None)])
+    let mut found = vec![TxnOp::get(write.key.as_str(), None)];
+    if let Some(fence) = &write.fence {
+        let key = fence.key();
+        if let Some(known) = fence.known {
+            // What `Fence::admits` says.
+            guards.push(Compare::mod_revision(key.as_str(), CompareOp::Less, known + 1));
+        }
+        found.push(TxnOp::get(key.as_str(), None));
+        then.push(TxnOp::put(key, write.key.as_str(), None));
+    }
+    Txn::new().when(guards).and_then(then).or_else(found)
 }
 
 /// Decides what a failed guard means: somebody else's write, or our own earlier attempt.
-fn settle(write: &Write, found: Option<Stored>, repeated: bool) -> Result<i64, StorageError> {
+fn settle(write: &Write, Refused { found, fence }: Refused, repeated: bool) -> Result<i64, StorageError> {
     if repeated {
         match (&write.change, &found) {
             (Change::Put { value, .. }, Some(now)) if now.value == *value => return Ok(now.revision),
@@ -290,6 +314,10 @@ fn settle(write: &Write, found: Option<Stored>, repeated: bool) -> Result<i64, S
             (Change::Delete, None) => return Ok(write.expected + 1),
             _ => {}
         }
+    }
+    let is_as_expected = found.as_ref().is_some_and(|found| found.revision == write.expected);
+    if is_as_expected && write.fence.as_ref().is_some_and(|asked| !asked.admits(fence)) {
+        return Err(StorageError::Fenced(fence));
     }
     Err(StorageError::Conflict(found))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::status::Status;
-use apiserver_core::{kinds, meta, options};
+use apiserver_core::{fence, kinds, meta, options};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -18,8 +18,12 @@ pub(crate) async fn bind(app: &Arc<App>, call: &Call, target: &Target) -> Result
     let received = receive(call, target.sub.unwrap_or(target.resource))?;
     let dry_run = options::dry_run(&call.query)?;
     let now = moment().now;
-    modify_with(app, target, dry_run, |pod| kinds::bind(pod, &received.object, &now), |_, _| Ok(())).await?;
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let known = fence::known(&received.object)?;
+    let change = |pod: &Value| kinds::bind(pod, &received.object, &now);
+    let bound = modify_with(app, target, dry_run, known, change, |_, _| Ok(())).await?;
+    // Whoever tells what he knows learns that this is known as well.
+    let metadata = if dry_run { json!({}) } else { json!({"resourceVersion": meta::resource_version(&bound)}) };
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Success", "code": 201});
     Ok(reply(StatusCode::CREATED, "application/json", status.to_string()))
 }
 
@@ -45,7 +49,7 @@ pub(crate) async fn finalize(app: &Arc<App>, call: &Call, target: &Target) -> Re
         }
         Ok(new)
     };
-    let updated = modify_with(app, target, options::dry_run(&call.query)?, change, |_, _| Ok(())).await?;
+    let updated = modify_with(app, target, options::dry_run(&call.query)?, None, change, |_, _| Ok(())).await?;
     answer_object(target.resource, view(call)?, StatusCode::OK, updated)
 }
 

@@ -10,10 +10,11 @@ use api::decode::{self, Validation};
 use api::merge;
 use api::resources::Resource;
 use api::status::Status;
+use apiserver_core::fence::Fence;
 use apiserver_core::lifecycle::{self, Deletion, Part};
 use apiserver_core::negotiate::{self, Encoding};
 use apiserver_core::options::{self, DeleteOptions, ListOptions};
-use apiserver_core::{meta, storage_form, stored};
+use apiserver_core::{fence, meta, storage_form, stored};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -171,7 +172,8 @@ pub(crate) async fn insert(
             };
         }
         let change = Change::Put { value: encode(resource, &attempt), lease: lease(app, resource).await? };
-        let write = Write { key: key.clone(), expected: 0, change, claim, release: Vec::new() };
+        let fence = fence::of_write(resource, None, &attempt, None);
+        let write = Write { key: key.clone(), expected: 0, change, claim, release: Vec::new(), fence };
         match app.storage.write(&write).await {
             Ok(revision) => {
                 object = attempt;
@@ -289,14 +291,17 @@ pub(crate) async fn modify(
     change: impl FnMut(&Value) -> Result<Value, Status>,
 ) -> Result<Value, Status> {
     let (resource, part) = (target.resource, part(target));
-    modify_with(app, target, dry_run, change, |old, new| lifecycle::prepare_update(resource, part, old, new)).await
+    modify_with(app, target, dry_run, None, change, |old, new| lifecycle::prepare_update(resource, part, old, new))
+        .await
 }
 
-/// As [`modify`], with a preparation of the caller's.
+/// As [`modify`], with a preparation of the caller's; refused if he tells up to which revision he knew (`known`) the pods of the
+/// node in question, and it was given one since.
 pub(crate) async fn modify_with(
     app: &Arc<App>,
     target: &Target,
     dry_run: bool,
+    known: Option<i64>,
     mut change: impl FnMut(&Value) -> Result<Value, Status>,
     prepare: impl Fn(&Value, &mut Value) -> Result<(), Status>,
 ) -> Result<Value, Status> {
@@ -313,9 +318,16 @@ pub(crate) async fn modify_with(
         if dry_run {
             return Ok(new);
         }
-        match commit(app, resource, &current, &old, &mut new).await {
+        let fence = fence::of_write(resource, Some(&old), &new, known);
+        match commit(app, resource, &current, &old, &mut new, fence.clone()).await {
             Ok(()) => return Ok(new),
             Err(StorageError::Conflict(now)) => found = now,
+            Err(StorageError::Fenced(revision)) => {
+                return Err(fence.map_or_else(
+                    || storage_status(StorageError::Fenced(revision)),
+                    |fence| fence.refusal(target.name(), revision),
+                ));
+            }
             Err(other) => return Err(storage_status(other)),
         }
     }
@@ -330,6 +342,7 @@ async fn commit(
     current: &Stored,
     old: &Value,
     new: &mut Value,
+    fence: Option<Fence>,
 ) -> Result<(), StorageError> {
     let claim = claims::fill(app, resource, new).await.map_err(|s| StorageError::Other(s.to_string()))?;
     let held = claims::held(resource, old);
@@ -346,6 +359,7 @@ async fn commit(
         },
         claim: if finished { Vec::new() } else { claim.into_iter().filter(|c| !held.contains(c)).collect() },
         release: held.into_iter().filter(|h| finished || !kept.contains(h)).collect(),
+        fence: fence.filter(|_| !finished),
     };
     let revision = app.storage.write(&write).await?;
     meta::set(new, "resourceVersion", revision.to_string());
@@ -400,7 +414,8 @@ pub(crate) async fn remove(app: &Arc<App>, target: &Target, options: &DeleteOpti
             return Ok((result, gone));
         }
         let release = if gone { claims::held(resource, &old) } else { Vec::new() };
-        let write = Write { key: key.clone(), expected: current.revision, change, claim: Vec::new(), release };
+        let write =
+            Write { key: key.clone(), expected: current.revision, change, claim: Vec::new(), release, fence: None };
         match app.storage.write(&write).await {
             Ok(revision) => {
                 meta::set(&mut result, "resourceVersion", revision.to_string());

@@ -323,3 +323,39 @@ fn a_watch_is_told_how_far_it_is() {
     assert_eq!(bookmark["annotations"]["k8s.io/initial-events-end"], "true");
     assert_eq!(bookmark["resourceVersion"], get(&cluster, MAPS).1["metadata"]["resourceVersion"]);
 }
+
+/// A binding may tell which pods its author knew. One that doesn't is never refused, but those that do notice it.
+#[test]
+fn a_binding_that_knew_less_of_its_node_conflicts() {
+    let cluster = Cluster::start();
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let create = |name: &str, node: Value| {
+        let spec = json!({"nodeName": node, "containers": [{"name": "c", "image": "i"}]});
+        let (status, pod) = post(&cluster, PODS, &json!({"metadata": {"name": name}, "spec": spec}));
+        assert_eq!(status, StatusCode::CREATED, "{pod}");
+        pod["metadata"]["resourceVersion"].clone()
+    };
+    let bind = |name: &str, known: &Value| {
+        let target = json!({"kind": "Node", "name": "a", "resourceVersion": known});
+        let (status, answer) =
+            post(&cluster, &format!("{PODS}/{name}/binding"), &json!({"metadata": {"name": name}, "target": target}));
+        let version = answer["metadata"]["resourceVersion"].clone();
+        (status.as_u16(), version, answer["details"]["causes"][0].clone())
+    };
+    let seen = ["p", "q", "r", "s"].map(|name| create(name, json!(null)))[3].clone();
+    let (status, first, _) = bind("p", &seen);
+    assert_eq!((status, &first), (201, &get(&cluster, &format!("{PODS}/p")).1["metadata"]["resourceVersion"]));
+    let (status, _, cause) = bind("q", &seen);
+    assert_eq!((status, &cause["reason"], &cause["message"]), (409, &json!("NodeLoadChanged"), &first));
+    let (status, second, _) = bind("q", &json!(null));
+    assert_eq!(status, 201);
+    assert_eq!(bind("r", &first).0, 409);
+    assert_eq!(bind("r", &second).0, 201);
+    // Whoever made the pod has chosen its node himself.
+    let third = create("t", json!("a"));
+    assert_eq!(bind("s", &second).0, 409);
+    assert_eq!(bind("s", &json!("x")).0, 400);
+    assert_eq!(bind("s", &third).0, 201);
+    // Bound is bound, whatever one knows.
+    assert_eq!(bind("s", &third).2, json!(null));
+}
