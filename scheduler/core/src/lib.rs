@@ -5,6 +5,7 @@
 //!
 //! Absences: no clock, no randomness, no I/O; a decision places nothing by itself.
 
+pub mod bindings;
 pub mod groups;
 pub mod queue;
 pub mod state;

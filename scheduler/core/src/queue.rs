@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   add ──► active ──take──► in flight ──done──► out
-//!             ▲  ▲              │  │
+//!             ▲  ▲ ▲            │  │
+//!             │  │ └── again ───┤  │
 //!             │  └── over ── backoff ◄─ failed
 //!             └── event, change, 5 min ── parked ◄─ rejected
 //! ```
@@ -135,15 +136,19 @@ pub struct Queue {
     turns: u64,
 }
 
+/// The pause after so many failures.
+pub(crate) fn pause_ms(failures: u32) -> u64 {
+    let doublings = failures.saturating_sub(1).min(20);
+    if failures == 0 { 0 } else { (FIRST_PAUSE_MS << doublings).min(LONGEST_PAUSE_MS) }
+}
+
 impl Entry {
     fn rank(&self, uid: &str) -> Rank {
         (Reverse(self.priority), self.since, self.turn, uid.to_owned())
     }
 
     fn pause_over(&self) -> u64 {
-        let doublings = self.failures.saturating_sub(1).min(20);
-        let pause = if self.failures == 0 { 0 } else { (FIRST_PAUSE_MS << doublings).min(LONGEST_PAUSE_MS) };
-        self.since.saturating_add(pause)
+        self.since.saturating_add(pause_ms(self.failures))
     }
 }
 
@@ -209,7 +214,8 @@ impl Queue {
         self.parked_for_spread.remove(uid);
     }
 
-    /// Takes the next pod; it is in flight until [`Queue::rejected`], [`Queue::failed`] or [`Queue::remove`].
+    /// Takes the next pod; it is in flight until [`Queue::rejected`], [`Queue::failed`], [`Queue::again`] or
+    /// [`Queue::remove`].
     pub fn take(&mut self, now: u64) -> Option<String> {
         self.wake(now);
         let uid = match self.active.pop_first() {
@@ -277,6 +283,13 @@ impl Queue {
         let until = entry.pause_over();
         entry.place = Place::Backoff { until, error: true };
         self.backoff.insert((until, uid.to_owned()));
+    }
+
+    /// What was decided for a pod in flight doesn't hold any more, by no fault of its own: it is active again.
+    pub fn again(&mut self, uid: &str, now: u64) {
+        if self.land(uid).is_some() {
+            self.activate(uid, now);
+        }
     }
 
     /// Something happened.

@@ -2,10 +2,12 @@
 //!
 //! Invariants
 //!   S1  A pod is assumed on its node before its binding is sent, so that the next decision sees it there.
-//!   S2  An assumed pod is forgotten when its binding fails, unless the API has shown where it is by then.
+//!   S2  An assumed pod is forgotten when its binding is known to have failed, unless the API has shown where it is by
+//!       then. Without an answer the same binding is sent again: it may have been made, or may be yet.
 //!   S3  What the API shows of a pod wins over what was assumed.
 //!   S4  A pod's condition is written only if it says something new.
-//! Checked by: state/tests.rs.
+//!   S5  A decision that its node's fence refused is made again once the pods that it didn't know were shown.
+//! Checked by: state/tests.rs, `check scheduler` of models.
 
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::bindings::{Bindings, Sending};
 use crate::cluster::{Cluster, NodeInfo};
 use crate::failure::Failure;
 use crate::groups::{Group, GroupSelector, Groups};
@@ -33,6 +36,8 @@ pub enum Seen {
     Node(Box<Node>),
     /// A node of this name is gone.
     NodeGone(String),
+    /// All changes of pods up to this revision were shown.
+    PodsUpTo(u64),
     /// A service or controller, and its selector unless it is gone.
     Group(Group, Option<GroupSelector>),
 }
@@ -46,6 +51,8 @@ pub enum Act {
         pod: Arc<Pod>,
         /// The node.
         node: String,
+        /// The revision up to which all pods that the node was given are counted. 0: of none that has a revision.
+        known: u64,
     },
     /// Tell the pod's owner why it has no node.
     Tell(Tell),
@@ -71,9 +78,13 @@ pub struct Tell {
 /// How a binding went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindFailure {
+    /// The node was given a pod at this revision, unknown to the decision: nothing was bound, nor will be.
+    Outdated(u64),
     /// The pod is gone or has a node: the API will show.
     Refused,
-    /// Try again.
+    /// Nobody knows whether it was bound, or will be.
+    Unanswered(String),
+    /// It wasn't bound; try again.
     Failed(String),
 }
 
@@ -91,7 +102,11 @@ pub struct State {
     /// Pods without a node that are this scheduler's, in the queue or assumed.
     pending: BTreeMap<String, Arc<Pod>>,
     /// S1: pods on nodes that the API doesn't show there yet.
-    assumed: BTreeMap<String, String>,
+    bindings: Bindings,
+    /// The revision up to which all changes of pods were shown.
+    reached: u64,
+    /// S5: pods in flight, and the revision that is to be shown first.
+    behind: BTreeMap<String, u64>,
     /// S4: the reason and message last written.
     said: BTreeMap<String, (&'static str, String)>,
 }
@@ -136,7 +151,9 @@ impl State {
             groups: Groups::default(),
             queue: Queue::default(),
             pending: BTreeMap::new(),
-            assumed: BTreeMap::new(),
+            bindings: Bindings::default(),
+            reached: 0,
+            behind: BTreeMap::new(),
             said: BTreeMap::new(),
         }
     }
@@ -144,13 +161,13 @@ impl State {
     /// Whether [`State::decide`] has something to decide.
     #[must_use]
     pub fn ready(&self, now: u64) -> bool {
-        self.queue.ready(now)
+        self.bindings.ready(now) || self.queue.ready(now)
     }
 
     /// When there will be something to decide, if nothing else happens.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.queue.next_due()
+        self.bindings.next_due().into_iter().chain(self.queue.next_due()).min()
     }
 
     /// To be called now and then: pods that waited for too long are tried again.
@@ -161,7 +178,7 @@ impl State {
     /// How many pods wait, and how many are assumed.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        (self.queue.len(), self.assumed.len())
+        (self.queue.len(), self.bindings.len())
     }
 
     /// Takes in what the API shows.
@@ -170,13 +187,32 @@ impl State {
             Seen::Pod(pod) => return self.see_pod(*pod, now),
             Seen::PodGone(uid) => self.forget(&uid, now),
             Seen::Node(node) => return self.see_node(&node, now),
+            Seen::PodsUpTo(revision) => self.reach(revision, now),
             Seen::NodeGone(name) => {
                 self.cluster.remove_node(&name);
+                for uid in self.bindings.node_gone(&name) {
+                    self.take_back(&uid, now);
+                    self.queue.again(&uid, now);
+                }
                 self.queue.happened(Happening::NodeRemoved, now);
             }
             Seen::Group(group, selector) => self.groups.set(group, selector),
         }
         None
+    }
+
+    /// S5.
+    fn reach(&mut self, revision: u64, now: u64) {
+        self.reached = self.reached.max(revision);
+        let later = |(uid, needed): (String, u64)| if needed > self.reached { Ok((uid, needed)) } else { Err(uid) };
+        for pod in std::mem::take(&mut self.behind).into_iter().map(later).collect::<Vec<_>>() {
+            match pod {
+                Ok((uid, needed)) => {
+                    self.behind.insert(uid, needed);
+                }
+                Err(uid) => self.queue.again(&uid, now),
+            }
+        }
     }
 
     fn see_node(&mut self, node: &Node, now: u64) -> Option<Act> {
@@ -210,7 +246,7 @@ impl State {
     fn see_placed(&mut self, pod: &Pod, node: &str, now: u64) -> Option<Act> {
         let uid = uid(pod);
         self.stop_waiting(uid);
-        self.assumed.remove(uid);
+        self.bindings.remove(uid);
         let before = self.cluster.pod(uid).cloned().zip(self.cluster.place_of(uid).map(str::to_owned));
         if let Err(error) = self.cluster.add_pod(pod, node) {
             let pod = place(pod);
@@ -235,10 +271,8 @@ impl State {
         let id = uid(&pod).to_owned();
         let ours = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler");
         if ours != self.scheduler_name || pod.metadata.deletion_timestamp.is_some() {
-            // An assumed pod stays so until its binding answers.
-            if !self.assumed.contains_key(&id) {
-                self.stop_waiting(&id);
-            }
+            // What is being deleted and has no node by then never gets one.
+            self.forget(&id, now);
             return None;
         }
         let pod = Arc::new(pod);
@@ -251,7 +285,7 @@ impl State {
         }
         let same = |before: Arc<Pod>| before.spec == pod.spec && before.metadata.labels == pod.metadata.labels;
         // An assumed pod has left the queue, or is still in flight and comes back if its binding fails.
-        if !before.is_some_and(same) && !self.assumed.contains_key(&id) {
+        if !before.is_some_and(same) && !self.bindings.contains(&id) {
             self.queue.add(&id, priority(&pod), now);
         }
         None
@@ -262,18 +296,41 @@ impl State {
         self.queue.remove(uid);
         self.pending.remove(uid);
         self.said.remove(uid);
+        self.behind.remove(uid);
     }
 
     fn forget(&mut self, uid: &str, now: u64) {
         self.stop_waiting(uid);
-        self.assumed.remove(uid);
+        self.take_back(uid, now);
+    }
+
+    /// A pod isn't on the node any more where it was or was assumed.
+    fn take_back(&mut self, uid: &str, now: u64) {
+        self.bindings.remove(uid);
         if self.cluster.remove_pod(uid) {
             self.queue.happened(Happening::PodRemoved, now);
         }
     }
 
-    /// Decides for the next pod.
+    /// The next binding that may be sent.
+    fn send(&mut self, now: u64) -> Option<Act> {
+        let Sending { uid, node, known } = self.bindings.next(now)?;
+        match self.pending.get(&uid).cloned() {
+            Some(pod) => Some(Act::Bind { pod, node, known }),
+            None => {
+                // Whoever stops waiting is taken back, so this doesn't happen; the node would never be free again.
+                self.bindings.answered(&uid, &node, None);
+                self.take_back(&uid, now);
+                None
+            }
+        }
+    }
+
+    /// Sends a binding that is due, or decides for the next pod.
     pub fn decide(&mut self, now: u64) -> Option<Act> {
+        if self.bindings.ready(now) {
+            return self.send(now);
+        }
         let id = self.queue.take(now)?;
         let Some(pod) = self.pending.get(&id).cloned() else {
             self.queue.remove(&id);
@@ -285,9 +342,9 @@ impl State {
             Ok(decision) => match self.cluster.add_pod(&pod, &decision.node) {
                 Ok(()) => {
                     // S1. Only the API's showing the pod ends this, or the binding's failing.
-                    self.assumed.insert(id, decision.node.clone());
+                    self.bindings.assume(&id, &decision.node, self.reached);
                     self.queue.happened(Happening::PodPlaced, now);
-                    return Some(Act::Bind { pod, node: decision.node });
+                    return self.send(now);
                 }
                 Err(error) => Failure::Refused(Refusal::Unreadable(error)),
             },
@@ -296,28 +353,59 @@ impl State {
         self.tell(&pod, &failure, true)
     }
 
-    /// A binding was answered.
-    pub fn bound(&mut self, pod: &Arc<Pod>, result: Result<(), BindFailure>, now: u64) -> Option<Act> {
+    /// A binding to a node was answered, with the revision at which it was made if that was told; or it wasn't answered.
+    pub fn bound(
+        &mut self,
+        pod: &Arc<Pod>,
+        node: &str,
+        result: Result<Option<u64>, BindFailure>,
+        now: u64,
+    ) -> Option<Act> {
         let uid = uid(pod);
-        let Err(failure) = result else {
-            // It stays assumed until the API shows it there.
-            self.queue.remove(uid);
-            self.said.remove(uid);
+        if !self.bindings.answered(uid, node, result.as_ref().ok().copied().flatten()) {
+            // The API has shown what became of it.
             return None;
-        };
-        // S2.
-        self.assumed.remove(uid)?;
-        if self.cluster.remove_pod(uid) {
-            self.queue.happened(Happening::PodRemoved, now);
         }
-        self.queue.failed(uid, now);
-        match failure {
-            BindFailure::Refused => None,
-            // It may have been carried out all the same, and then the condition must not say otherwise.
-            BindFailure::Failed(message) => {
-                let (pod, reason) = (pod.clone(), "SchedulerError");
-                Some(Act::Tell(Tell { pod, reason, message, condition: false, event: true }))
+        // S2.
+        let message = match result {
+            Ok(_) => {
+                // It stays assumed until the API shows it there.
+                self.queue.remove(uid);
+                self.said.remove(uid);
+                return None;
             }
+            Err(BindFailure::Outdated(revision)) => {
+                self.take_back(uid, now);
+                self.behind.insert(uid.to_owned(), revision);
+                self.reach(self.reached, now);
+                return None;
+            }
+            Err(BindFailure::Refused) => {
+                self.repeat(uid, node, now);
+                return None;
+            }
+            Err(BindFailure::Unanswered(message)) => {
+                self.repeat(uid, node, now);
+                message
+            }
+            Err(BindFailure::Failed(message)) => {
+                self.take_back(uid, now);
+                self.queue.failed(uid, now);
+                message
+            }
+        };
+        // It may have been carried out all the same, and then the condition must not say otherwise.
+        let (pod, reason) = (pod.clone(), "SchedulerError");
+        Some(Act::Tell(Tell { pod, reason, message, condition: false, event: true }))
+    }
+
+    /// S2: the same again after a pause, while there is the node.
+    fn repeat(&mut self, uid: &str, node: &str, now: u64) {
+        if self.cluster.node(node).is_some() {
+            self.bindings.repeat(uid, now);
+        } else {
+            self.take_back(uid, now);
+            self.queue.again(uid, now);
         }
     }
 
@@ -336,7 +424,7 @@ impl State {
     /// Whether a pod still waits, so that a condition that says so is true.
     #[must_use]
     pub fn waits(&self, pod: &Pod) -> bool {
-        self.pending.contains_key(uid(pod)) && !self.assumed.contains_key(uid(pod))
+        self.pending.contains_key(uid(pod)) && !self.bindings.contains(uid(pod))
     }
 
     /// A condition wasn't written: it is new again.

@@ -2,7 +2,11 @@
 //!
 //! One task owns the state. Watches tell it what there is; for the pod that is next it asks the core for
 //! a node, assumes the pod there at once and sends the binding beside, so that decisions don't wait for
-//! the API. A binding that fails takes the assumption back.
+//! the API. A binding that failed takes the assumption back; one that wasn't answered is sent again.
+//!
+//! Two schedulers of one name may run at once over Keelson's apiserver: a binding tells what its decision knew, and is
+//! refused if its node was given a pod since (`scheduler_core::bindings`). kube-apiserver doesn't ask: there one
+//! scheduler overcommits nothing, whatever goes unanswered, and two may, as two kube-schedulers would.
 //!
 //! Absences: nothing here decides which pod is next or where it goes, nor what is known of the cluster
 //! (`scheduler_core::state`); nothing polls but for pods that waited for too long.

@@ -36,7 +36,8 @@ const WRITE_MAX: Duration = Duration::from_secs(30);
 struct Bound {
     pod: Arc<Pod>,
     node: String,
-    result: Result<(), BindFailure>,
+    /// The revision at which it was made, if that was told.
+    result: Result<Option<u64>, BindFailure>,
 }
 
 /// Conditions to be written, by pod: O3.
@@ -66,8 +67,8 @@ pub(crate) struct Owner {
     state: State,
     events: mpsc::Sender<Event>,
     waiting: Waiting,
-    /// O4: pods whose condition is being written, and the node each is to be bound to afterwards.
-    telling: HashMap<String, Option<String>>,
+    /// O4: pods whose condition is being written, and the node each is to be bound to afterwards, with what was known.
+    telling: HashMap<String, Option<(String, u64)>>,
     unlisted: usize,
     begun: Instant,
 }
@@ -167,29 +168,29 @@ impl Owner {
         if !written {
             self.state.unsaid(&tell.pod);
         }
-        if let Some(Some(node)) = self.telling.remove(uid(&tell.pod)) {
-            self.bind(tell.pod.clone(), node, binds);
+        if let Some(Some((node, known))) = self.telling.remove(uid(&tell.pod)) {
+            self.bind(tell.pod.clone(), node, known, binds);
         }
     }
 
     fn decide(&mut self, binds: &mut JoinSet<Bound>) {
         let now = self.now_ms();
         match self.state.decide(now) {
-            Some(Act::Bind { pod, node }) => match self.telling.get_mut(uid(&pod)) {
-                Some(later) => *later = Some(node),
-                None => self.bind(pod, node, binds),
+            Some(Act::Bind { pod, node, known }) => match self.telling.get_mut(uid(&pod)) {
+                Some(later) => *later = Some((node, known)),
+                None => self.bind(pod, node, known, binds),
             },
             other => self.tell(other),
         }
     }
 
-    fn bind(&self, pod: Arc<Pod>, node: String, binds: &mut JoinSet<Bound>) {
+    fn bind(&self, pod: Arc<Pod>, node: String, known: u64, binds: &mut JoinSet<Bound>) {
         let client = self.client.clone();
         binds.spawn(async move {
-            let bind = write::bind(&client, &pod, &node);
+            let bind = write::bind(&client, &pod, &node, known);
             let result = match tokio::time::timeout(WRITE_MAX, bind).await {
                 Ok(result) => result,
-                Err(_) => Err(BindFailure::Failed("the binding was not answered".to_owned())),
+                Err(_) => Err(BindFailure::Unanswered("the binding was not answered".to_owned())),
             };
             Bound { pod, node, result }
         });
@@ -201,7 +202,7 @@ impl Owner {
             let message = format!("Successfully assigned {} to {}", place(&bound.pod), bound.node);
             self.event(Event { pod: bound.pod.clone(), kind: "Normal", reason: "Scheduled", message });
         }
-        let act = self.state.bound(&bound.pod, bound.result, now);
+        let act = self.state.bound(&bound.pod, &bound.node, bound.result, now);
         self.tell(act);
     }
 

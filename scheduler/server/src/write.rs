@@ -50,21 +50,48 @@ fn path(pod: &Pod, subresource: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/pods/{name}/{subresource}")
 }
 
-/// Binds a pod to a node. The uid makes sure that it is still the same pod.
-pub(crate) async fn bind(client: &Client, pod: &Pod, node: &str) -> Result<(), BindFailure> {
+/// The cause that Keelson's apiserver gives when a node's fence refuses a binding; its message is the fence's revision.
+const FENCED: &str = "NodeLoadChanged";
+
+/// A binding to a node whose pods were known up to a revision. The uid makes sure that it is still the same pod.
+///
+/// kube-apiserver doesn't look at the target's version: there nothing keeps two schedulers from one node.
+fn binding(pod: &Pod, node: &str, known: u64) -> Value {
     let metadata = &pod.metadata;
-    let body = json!({
+    let mut target = json!({"apiVersion": "v1", "kind": "Node", "name": node});
+    if known > 0 {
+        target["resourceVersion"] = known.to_string().into();
+    }
+    json!({
         "apiVersion": "v1", "kind": "Binding",
         "metadata": {"namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-    });
-    match send(client, Method::POST, &path(pod, "binding"), JSON, &body).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is(StatusCode::NOT_FOUND) || error.is(StatusCode::CONFLICT) => {
-            tracing::debug!(pod = place(pod), node, %error, "a binding was refused");
-            Err(BindFailure::Refused)
+        "target": target,
+    })
+}
+
+/// Binds a pod to a node; returns the revision at which it was, if that is told.
+pub(crate) async fn bind(client: &Client, pod: &Pod, node: &str, known: u64) -> Result<Option<u64>, BindFailure> {
+    match send(client, Method::POST, &path(pod, "binding"), JSON, &binding(pod, node, known)).await {
+        Ok(answer) => Ok(answer["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok())),
+        Err(error) => {
+            tracing::debug!(pod = place(pod), node, %error, "a binding wasn't made");
+            Err(failure(&error))
         }
-        Err(error) => Err(BindFailure::Failed(error.to_string())),
+    }
+}
+
+/// What a binding's failing means.
+fn failure(error: &WriteError) -> BindFailure {
+    let WriteError::Api(api) = error else { return BindFailure::Failed(error.to_string()) };
+    // Without an answer that is one, it may have been made.
+    let kube::Error::Api(status) = &**api else { return BindFailure::Unanswered(error.to_string()) };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let fence = causes.filter(|cause| cause.reason == FENCED).find_map(|cause| cause.message.parse().ok());
+    match (status.code, fence) {
+        (409, Some(revision)) => BindFailure::Outdated(revision),
+        (404 | 409, None) => BindFailure::Refused,
+        (408 | 500.., _) => BindFailure::Unanswered(error.to_string()),
+        _ => BindFailure::Failed(error.to_string()),
     }
 }
 
@@ -119,5 +146,33 @@ mod tests {
         expect![[r#"
             {"metadata":{"uid":"u"},"status":{"conditions":[{"type":"PodScheduled","status":"False","reason":"Unschedulable","message":"m","lastProbeTime":null,"lastTransitionTime":"2025-01-01T00:00:00Z","observedGeneration":3}]}}
             {"metadata":{"uid":"u"},"status":{"conditions":[{"type":"PodScheduled","status":"False","reason":"Unschedulable","message":"m","lastProbeTime":null,"lastTransitionTime":"2024-01-01T00:00:00Z","observedGeneration":3}]}}"#]].assert_eq(&out);
+    }
+
+    #[test]
+    fn a_binding_tells_what_was_known_of_the_node() {
+        let pod = json!({"metadata": {"namespace": "ns", "name": "p", "uid": "u"}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        assert_eq!(binding(&pod, "a", 17)["target"]["resourceVersion"], "17");
+        assert_eq!(binding(&pod, "a", 0)["target"]["resourceVersion"], json!(null));
+        assert_eq!(binding(&pod, "a", 0)["metadata"]["uid"], "u");
+    }
+
+    /// Who wasn't answered doesn't know.
+    #[test]
+    fn failures_mean_what_is_to_be_done() {
+        let failure = |code: u16, causes: Value| {
+            let status = json!({"status": "Failure", "code": code, "message": "m", "reason": "r",
+                "details": {"causes": causes}});
+            let status = serde_json::from_value(status).unwrap();
+            failure(&WriteError::Api(Box::new(kube::Error::Api(Box::new(status)))))
+        };
+        let fenced = json!([{"reason": FENCED, "message": "17", "field": "target.resourceVersion"}]);
+        assert_eq!(failure(409, fenced), BindFailure::Outdated(17));
+        assert_eq!(failure(409, json!([])), BindFailure::Refused);
+        assert_eq!(failure(404, json!([])), BindFailure::Refused);
+        assert!(matches!(failure(403, json!([])), BindFailure::Failed(_)));
+        for code in [408, 500, 503, 504] {
+            assert!(matches!(failure(code, json!([])), BindFailure::Unanswered(_)), "{code}");
+        }
     }
 }

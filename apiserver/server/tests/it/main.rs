@@ -3,4 +3,5 @@
 mod cluster;
 mod kubectl;
 mod programs;
+mod scheduling;
 mod wire;

@@ -27,7 +27,7 @@ fn node(name: &str, cpu: &str) -> Node {
 
 struct Run {
     state: State,
-    binding: BTreeMap<String, Arc<Pod>>,
+    binding: BTreeMap<String, (Arc<Pod>, String)>,
 }
 
 impl Run {
@@ -35,9 +35,10 @@ impl Run {
         match act {
             None => "-".to_owned(),
             Some(Act::Warn(warning)) => format!("warn: {warning}"),
-            Some(Act::Bind { pod, node }) => {
-                let shown = format!("bind {} to {node}", place(&pod));
-                self.binding.insert(uid(&pod).to_owned(), pod);
+            Some(Act::Bind { pod, node, known }) => {
+                let known = if known == 0 { String::new() } else { format!(" knowing {known}") };
+                let shown = format!("bind {} to {node}{known}", place(&pod));
+                self.binding.insert(uid(&pod).to_owned(), (pod, node));
                 shown
             }
             Some(Act::Tell(tell)) => {
@@ -59,16 +60,20 @@ impl Run {
             "gone" => self.state.see(Seen::PodGone(name.to_owned()), now),
             "node" => self.state.see(Seen::Node(Box::new(node(name, words[3]))), now),
             "node-gone" => self.state.see(Seen::NodeGone(name.to_owned()), now),
+            "up-to" => self.state.see(Seen::PodsUpTo(name.parse().unwrap()), now),
             "decide" => self.state.decide(now),
             answer => {
-                let pod = self.binding.remove(name).unwrap();
+                let (pod, node) = self.binding.remove(name).unwrap();
+                let revision = words.get(3).map(|word| word.parse().unwrap());
                 let result = match answer {
-                    "bound" => Ok(()),
+                    "bound" => Ok(revision),
                     "refused" => Err(BindFailure::Refused),
+                    "outdated" => Err(BindFailure::Outdated(revision.unwrap())),
+                    "unanswered" => Err(BindFailure::Unanswered("no answer".to_owned())),
                     "failed" => Err(BindFailure::Failed("no".to_owned())),
                     other => panic!("{other}"),
                 };
-                self.state.bound(&pod, result, now)
+                self.state.bound(&pod, &node, result, now)
             }
         };
         self.show(act)
@@ -125,6 +130,7 @@ fn a_failed_binding_is_taken_back() {
          5 pod q
          5 decide
          6 refused q
+         7 gone q
          1005 decide
          1005 failed p
          1006 gone p
@@ -138,10 +144,131 @@ fn a_failed_binding_is_taken_back() {
             5 pod q → -
             5 decide → bind ns/q to a
             6 refused q → -
+            7 gone q → -
             1005 decide → bind ns/p to a
             1005 failed p → tell ns/p event: SchedulerError: no
             1006 gone p → -
-            9000 decide → bind ns/q to a
+            9000 decide → -
+        "#]],
+    );
+}
+
+/// S2: what wasn't answered keeps its room, and is asked again until the API shows it.
+#[test]
+fn an_unanswered_binding_keeps_its_room() {
+    check(
+        "0 node a 1
+         0 up-to 5
+         0 pod p
+         0 pod q
+         0 decide
+         5 unanswered p
+         5 decide
+         1005 decide
+         1006 refused p
+         2000 decide
+         2001 pod p node=a
+         9000 decide",
+        expect![[r#"
+            0 node a 1 → -
+            0 up-to 5 → -
+            0 pod p → -
+            0 pod q → -
+            0 decide → bind ns/p to a knowing 5
+            5 unanswered p → tell ns/p event: SchedulerError: no answer
+            5 decide → tell ns/q condition event: Unschedulable: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.
+            1005 decide → bind ns/p to a knowing 5
+            1006 refused p → -
+            2000 decide → -
+            2001 pod p node=a → -
+            9000 decide → -
+        "#]],
+    );
+}
+
+/// S2: but not on a node that went.
+#[test]
+fn an_unanswered_binding_to_a_node_that_went_is_over() {
+    check(
+        "0 node a 1
+         0 pod p
+         0 decide
+         1 node b 1
+         2 unanswered p
+         3 node-gone a
+         3 decide",
+        expect![[r#"
+            0 node a 1 → -
+            0 pod p → -
+            0 decide → bind ns/p to a
+            1 node b 1 → -
+            2 unanswered p → tell ns/p event: SchedulerError: no answer
+            3 node-gone a → -
+            3 decide → bind ns/p to b
+        "#]],
+    );
+}
+
+/// S5: a refused decision is made again once what it didn't know was shown.
+#[test]
+fn an_outdated_decision_waits_for_the_watch() {
+    check(
+        "0 node a 1
+         0 up-to 5
+         0 pod p
+         0 decide
+         1 outdated p 7
+         1 decide
+         2 pod q node=a
+         2 up-to 6
+         2 decide
+         3 up-to 7
+         3 decide
+         4 node b 1
+         2000 decide
+         2001 outdated p 7
+         2001 decide",
+        expect![[r#"
+            0 node a 1 → -
+            0 up-to 5 → -
+            0 pod p → -
+            0 decide → bind ns/p to a knowing 5
+            1 outdated p 7 → -
+            1 decide → -
+            2 pod q node=a → -
+            2 up-to 6 → -
+            2 decide → -
+            3 up-to 7 → -
+            3 decide → tell ns/p condition event: Unschedulable: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.
+            4 node b 1 → -
+            2000 decide → bind ns/p to b knowing 7
+            2001 outdated p 7 → -
+            2001 decide → bind ns/p to b knowing 7
+        "#]],
+    );
+}
+
+/// A pod that is being deleted before it has a node never gets one.
+#[test]
+fn an_assumed_pod_that_is_deleted_gives_its_room_back() {
+    check(
+        "0 node a 1
+         0 pod p
+         0 pod q
+         0 decide
+         0 pod p deleted=2024-01-01T00:00:00Z
+         0 decide
+         1 refused p
+         1 decide",
+        expect![[r#"
+            0 node a 1 → -
+            0 pod p → -
+            0 pod q → -
+            0 decide → bind ns/p to a
+            0 pod p deleted=2024-01-01T00:00:00Z → -
+            0 decide → -
+            1 refused p → -
+            1 decide → bind ns/q to a
         "#]],
     );
 }
