@@ -6,6 +6,7 @@
 mod exploration;
 mod lease;
 mod replica;
+mod scheduler;
 mod watch;
 
 use std::fs::File;
@@ -42,6 +43,8 @@ enum Subject {
     Lease(lease::Bounds),
     /// The store's watches: compaction, snapshots, members that are behind, clients that go on elsewhere.
     Watch(watch::Bounds),
+    /// Several schedulers and the API between them: what each knows lags, bindings go unanswered or come late.
+    Scheduler(scheduler::Bounds),
     /// Whether a recorded history of a store's clients is linearizable.
     History {
         /// JSON lines, as `models::history` writes them.
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Subject::Replica(bounds) => tell(&replica::check(&bounds, &mut out), &mut out),
         Subject::Lease(bounds) => tell(&lease::check(&bounds, &mut out), &mut out),
         Subject::Watch(bounds) => tell(&watch::check(&bounds, &mut out), &mut out),
+        Subject::Scheduler(bounds) => tell(&scheduler::check(&bounds, &mut out), &mut out),
         Subject::History { file } => check_history(&file, &mut out),
     }
 }
