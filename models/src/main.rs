@@ -37,7 +37,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Subject {
-    /// The store's consensus driver: three members, power cuts between any two effects.
+    /// The store's consensus driver: up to five members, power cuts between any two effects.
     Replica(replica::Bounds),
     /// The store's leases: clocks that differ, changes of leader, checkpoints.
     Lease(lease::Bounds),

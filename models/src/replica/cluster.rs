@@ -1,43 +1,23 @@
-//! The cluster: three members, the messages between them, and what was promised so far.
+//! The cluster: its members, the messages between them, and what was promised so far.
 
 use std::hash::{Hash, Hasher};
 
 use raft::StateRole;
-use raft::eraftpb::{ConfState, MessageType};
+use raft::eraftpb::MessageType;
 use stateright::{Model, Property};
 use store_core::replica::Image;
 
 use crate::exploration::Found;
 
 use super::Bounds;
-use super::entry::{Change, FOUNDING_TERM, Slot, Value, conf_state};
+use super::entry::{Change, FOUNDING_TERM, Value};
 use super::member::{Member, Status};
 use super::memo::{Cut, Memo, Outcome};
-use super::packet::{Packet, ReadContext, is_spent, snapshot_status};
+use super::packet::{Packet, is_spent, snapshot_status};
+use super::promises::Promises;
 use super::properties;
 use super::shell::{ELECTION_TICKS, Input};
-use super::symmetry::{MEMBERS, PERMUTATIONS, mix, renumber};
-
-/// What was promised: no member's state, and no member may contradict it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Promises {
-    /// Who led each term, from the first on; 0 if nobody did.
-    pub(super) leaders: Vec<u64>,
-    /// Entries known as committed, each with the latest term in which it can have become so.
-    pub(super) committed: Vec<(Slot, u64)>,
-    /// Two leaders in a term.
-    pub(super) two_leaders: bool,
-    /// Two members committed, or applied, different entries at an index.
-    pub(super) diverged: bool,
-    /// Reads not answered yet, in the order in which they were asked for, each with how much was committed then.
-    pub(super) reads: Vec<(ReadContext, u64)>,
-    /// A read was answered from before what was committed when it was asked for.
-    pub(super) stale_read: bool,
-    /// A read was answered at a member that didn't lead.
-    pub(super) read_elsewhere: bool,
-    /// A member took a snapshot.
-    pub(super) installed: bool,
-}
+use super::symmetry::{MEMBERS_MAX, Permutation, exchanges, mix, renumber, sorts};
 
 /// What the bounds have been used up by.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -60,7 +40,7 @@ pub(super) struct Used {
 /// A state of the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct State {
-    pub(super) members: [&'static Member; MEMBERS],
+    pub(super) members: Vec<&'static Member>,
     /// Messages on their way, sorted by link, and on each in the order in which they were sent.
     pub(super) wire: Vec<&'static Packet>,
     pub(super) promises: Promises,
@@ -68,20 +48,22 @@ pub(super) struct State {
 }
 
 impl Hash for State {
-    /// The least over all exchanges of the members.
+    /// The least over the exchanges that bring the members into their order.
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let mut least = u64::MAX;
-        for at in 0..PERMUTATIONS.len() {
-            least = least.min(self.digest(at));
+        let ranks = || self.members.iter().map(|member| member.rank);
+        for (at, exchange) in exchanges(self.members.len()).iter().enumerate() {
+            if sorts(exchange, ranks()) {
+                least = least.min(self.digest(at, exchange));
+            }
         }
         hasher.write_u64(least);
     }
 }
 
 impl State {
-    fn digest(&self, exchange: usize) -> u64 {
-        let permutation = &PERMUTATIONS[exchange];
-        let mut places = [0; MEMBERS];
+    fn digest(&self, exchange: usize, permutation: &Permutation) -> u64 {
+        let mut places = [0; MEMBERS_MAX];
         for (at, member) in self.members.iter().enumerate() {
             places[permutation[at]] = member.digests[exchange];
         }
@@ -150,7 +132,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { memo: Memo::new(bounds.mutant, bounds.stalls > 0, bounds.audit), found: Found::default(), bounds }
+        Self { memo: Memo::new(&bounds), found: Found::default(), bounds }
     }
 
     fn allows(&self, used: &Used, cut: Cut) -> bool {
@@ -177,7 +159,7 @@ impl Cluster {
                 inputs.extend(others.copied().map(Input::Transfer));
             }
             if used.changes < bounds.changes && image.pending_conf_index <= image.applied {
-                changes(member, image, inputs);
+                changes(member, image, bounds.nodes, inputs);
             }
         } else {
             let stands = image.voters.contains(&member.id());
@@ -218,8 +200,8 @@ impl Cluster {
 }
 
 /// The changes of members that make sense to a leader. Who was removed doesn't come back under the same number.
-fn changes(leader: &Member, image: &Image, inputs: &mut Vec<Input>) {
-    for id in 1..=MEMBERS as u64 {
+fn changes(leader: &Member, image: &Image, nodes: u8, inputs: &mut Vec<Input>) {
+    for id in 1..=u64::from(nodes) {
         if image.learners.contains(&id) {
             inputs.push(Input::Change(Change::Promote, id));
         }
@@ -239,9 +221,10 @@ impl Model for Cluster {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let members = std::array::from_fn(|at| self.memo.newborn(at as u64 + 1, self.bounds.founders));
-        let founding = (Slot::founding(self.bounds.founders), FOUNDING_TERM);
-        let promises = Promises { committed: vec![founding], ..Promises::default() };
+        let start = self.bounds.start();
+        let members = (1..=u64::from(self.bounds.nodes)).map(|id| self.memo.newborn(id, &start)).collect();
+        let committed = start.iter().map(|slot| (*slot, slot.term)).collect();
+        let promises = Promises { committed, ..Promises::default() };
         vec![State { members, wire: Vec::new(), promises, used: Used::default() }]
     }
 
@@ -392,7 +375,7 @@ impl Cluster {
 
     /// Takes messages off the wire that will never have an effect.
     fn forget_spent(&self, state: &mut State) {
-        let members = state.members;
+        let members = &state.members;
         state.wire.retain(|packet| {
             let receiver = members[packet.link().1 as usize - 1];
             let spent = is_spent(&packet.message, receiver);
@@ -401,67 +384,5 @@ impl Cluster {
             }
             !spent
         });
-    }
-}
-
-impl Promises {
-    fn note(&mut self, outcome: &Outcome) {
-        for term in &outcome.elected {
-            let place = *term as usize - 1;
-            if self.leaders.len() <= place {
-                self.leaders.resize(place + 1, 0);
-            }
-            // Not even the same member twice: it would have forgotten its vote between.
-            self.two_leaders |= self.leaders[place] != 0;
-            self.leaders[place] = outcome.member.id();
-        }
-        self.installed |= outcome.installed;
-        for (index, slot) in &outcome.applied {
-            self.commit(*index, *slot, outcome.term);
-        }
-        if let Some(image) = outcome.member.image() {
-            let log = &outcome.member.log;
-            for index in log.base + 1..=image.committed {
-                // What is committed is in the log or before it.
-                if let Some(slot) = log.get(index) {
-                    self.commit(index, slot, outcome.term);
-                }
-            }
-        }
-    }
-
-    /// Who votes and learns after all changes of members that are committed.
-    pub(super) fn conf_state(&self) -> ConfState {
-        let state: Vec<Slot> = self.committed.iter().map(|(slot, _)| *slot).collect();
-        conf_state(&state)
-    }
-
-    fn note_reads(&mut self, outcome: &Outcome) {
-        let committed = self.committed.len() as u64;
-        self.reads.extend(outcome.asked.iter().map(|context| (*context, committed)));
-        for (context, index) in &outcome.answered {
-            if let Some(place) = self.reads.iter().position(|(asked, _)| asked == context) {
-                let (_, floor) = self.reads.remove(place);
-                self.stale_read |= *index < floor;
-            }
-            let leads = outcome.member.image().is_some_and(|image| image.role == StateRole::Leader);
-            self.read_elsewhere |= !leads;
-        }
-        if outcome.member.image().is_none() {
-            self.forget_reads(outcome.member.id());
-        }
-    }
-
-    /// Who asked a member that lost its power gets no answer.
-    fn forget_reads(&mut self, member: u64) {
-        self.reads.retain(|(context, _)| context.member != member);
-    }
-
-    fn commit(&mut self, index: u64, slot: Slot, term: u64) {
-        match self.committed.get(index as usize - 1) {
-            Some((known, _)) => self.diverged |= *known != slot,
-            // Indexes come in order: nobody commits an entry without those before it.
-            None => self.committed.push((slot, term)),
-        }
     }
 }

@@ -6,7 +6,7 @@
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType};
 
-use super::symmetry::{IDENTITY, MEMBERS, renumber};
+use super::symmetry::{IDENTITY, MEMBERS_MAX, Permutation, renumber};
 
 /// The term in which a cluster is founded.
 pub(super) const FOUNDING_TERM: u64 = 1;
@@ -41,7 +41,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// The entry by which so many members begin a cluster.
-    pub(super) fn founding(founders: usize) -> Self {
+    pub(super) fn founding(founders: u8) -> Self {
         Self { term: FOUNDING_TERM, value: Value::Founding((1 << founders) - 1) }
     }
 
@@ -68,13 +68,13 @@ impl Slot {
     }
 
     /// Two bytes, as they would be if members had other numbers.
-    pub(super) fn code(self, permutation: &[usize; MEMBERS]) -> [u8; 2] {
+    pub(super) fn code(self, permutation: &Permutation) -> [u8; 2] {
         let value = match self.value {
             Value::Nothing => 0,
             Value::Proposal(number) => number,
             Value::Change(change, member) => 0x40 | (change as u8) << 4 | renumber(permutation, member) as u8,
             Value::Founding(founders) => {
-                let members = (0..MEMBERS).filter(|at| founders & 1 << at != 0);
+                let members = (0..MEMBERS_MAX).filter(|at| founders & 1 << at != 0);
                 0x80 | members.map(|at| 1u8 << permutation[at]).sum::<u8>()
             }
         };
@@ -143,7 +143,9 @@ pub(super) fn conf_state(state: &[Slot]) -> ConfState {
     let (mut voters, mut learners) = (Vec::new(), Vec::new());
     for slot in state {
         match slot.value {
-            Value::Founding(founders) => voters.extend((1..=MEMBERS as u64).filter(|id| founders & 1 << (id - 1) != 0)),
+            Value::Founding(founders) => {
+                voters.extend((1..=MEMBERS_MAX as u64).filter(|id| founders & 1 << (id - 1) != 0))
+            }
             Value::Change(change, member) => {
                 voters.retain(|id| *id != member);
                 learners.retain(|id| *id != member);
@@ -165,7 +167,7 @@ pub(super) fn pack(state: &[Slot]) -> Vec<u8> {
 }
 
 /// The same, as it would be if members had other numbers.
-pub(super) fn repack(state: &[Slot], permutation: &[usize; MEMBERS]) -> Vec<u8> {
+pub(super) fn repack(state: &[Slot], permutation: &Permutation) -> Vec<u8> {
     state.iter().flat_map(|slot| slot.code(permutation)).collect()
 }
 

@@ -10,7 +10,7 @@ use super::disk::{Content, Disk, Entries, Record};
 use super::entry::{Slot, index_of};
 use super::packet::{self, ReadContext};
 use super::shell::{Effect, Input, Mutant, Shell};
-use super::symmetry::{Digests, MEMBERS, PERMUTATIONS, digests, renumber};
+use super::symmetry::{Digests, IDENTITY, MEMBERS_MAX, Permutation, digests, rank, renumber};
 
 /// How a member came to be as it is: what its disk held when it started, and all inputs since.
 ///
@@ -73,6 +73,8 @@ pub(super) struct Member {
     pub(super) floor: u64,
     pub(super) history: History,
     pub(super) digests: Digests,
+    /// Where it stands in the order that exchanges leave alone.
+    pub(super) rank: u64,
 }
 
 /// Each is kept once, so that it is equal to itself alone.
@@ -84,9 +86,9 @@ impl PartialEq for Member {
 
 impl Member {
     /// A running member, and what tells it from others.
-    pub(super) fn running(shell: &Shell, history: History) -> (Vec<u8>, Self) {
+    pub(super) fn running(shell: &Shell, history: History, exchanges: &[Permutation]) -> (Vec<u8>, Self) {
         let (image, log) = (shell.image(), shell.entries());
-        let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
+        let write = |permutation: &Permutation, bytes: &mut Vec<u8>| {
             bytes.push(1);
             encode_image(&image, permutation, bytes);
             encode_entries(&log, permutation, bytes);
@@ -100,13 +102,14 @@ impl Member {
                 encode_messages(&step.after, permutation, bytes);
             }
         };
-        let key = key(history.id, write);
+        let (key, digests) = (key(history.id, write), digests(exchanges, write));
         let member = Self {
             disk: shell.disk.clone(),
             pending: shell.pending.len(),
             state: shell.state.clone(),
             floor: shell.floor,
-            digests: digests(write),
+            rank: rank(&digests),
+            digests,
             status: Status::Up(Box::new(image)),
             log,
             history,
@@ -115,15 +118,21 @@ impl Member {
     }
 
     /// A member after a power cut.
-    pub(super) fn down(id: u64, content: Content, state: Vec<Slot>, boot: u64) -> (Vec<u8>, Self) {
+    pub(super) fn down(
+        id: u64,
+        content: Content,
+        state: Vec<Slot>,
+        boot: u64,
+        exchanges: &[Permutation],
+    ) -> (Vec<u8>, Self) {
         let disk = Disk { synced: content.clone(), unsynced: Vec::new() };
-        let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
+        let write = |permutation: &Permutation, bytes: &mut Vec<u8>| {
             bytes.push(2);
             encode_disk(&disk, permutation, bytes);
             encode_slots(&state, permutation, bytes);
             number(bytes, boot);
         };
-        let (key, digests) = (key(id, write), digests(write));
+        let (key, digests) = (key(id, write), digests(exchanges, write));
         let member = Self {
             status: Status::Down,
             log: content.log.clone(),
@@ -132,17 +141,19 @@ impl Member {
             state: state.clone(),
             floor: index_of(&state),
             history: History::new(id, content, state, boot),
+            rank: rank(&digests),
             digests,
         };
         (key, member)
     }
 
     /// A member that panicked on an input.
-    pub(super) fn broken(before: &Self, why: String) -> (Vec<u8>, Self) {
-        let write = |permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>| {
+    pub(super) fn broken(before: &Self, why: String, exchanges: &[Permutation]) -> (Vec<u8>, Self) {
+        let write = |permutation: &Permutation, bytes: &mut Vec<u8>| {
             bytes.push(3);
             encode_disk(&before.disk, permutation, bytes);
         };
+        let digests = digests(exchanges, write);
         let member = Self {
             status: Status::Broken(why),
             log: before.log.clone(),
@@ -151,7 +162,8 @@ impl Member {
             state: before.state.clone(),
             floor: before.floor,
             history: before.history.clone(),
-            digests: digests(write),
+            rank: rank(&digests),
+            digests,
         };
         (key(before.history.id, write), member)
     }
@@ -169,9 +181,9 @@ impl Member {
 }
 
 /// Exact, unlike a digest: two members are the same if and only if these are.
-fn key(id: u64, write: impl Fn(&[usize; MEMBERS], &mut Vec<u8>)) -> Vec<u8> {
+fn key(id: u64, write: impl Fn(&Permutation, &mut Vec<u8>)) -> Vec<u8> {
     let mut key = vec![id as u8];
-    write(&PERMUTATIONS[0], &mut key);
+    write(&IDENTITY, &mut key);
     key
 }
 
@@ -181,7 +193,7 @@ fn number(bytes: &mut Vec<u8>, value: u64) {
     bytes.push(value as u8);
 }
 
-fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+fn encode_image(image: &Image, permutation: &Permutation, bytes: &mut Vec<u8>) {
     let role = match image.role {
         StateRole::Follower => 0,
         StateRole::PreCandidate => 1,
@@ -207,7 +219,7 @@ fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u
     ] {
         number(bytes, value);
     }
-    let mut known = [[0xffu8; 7]; MEMBERS];
+    let mut known = [[0xffu8; 7]; MEMBERS_MAX];
     for (id, granted) in &image.votes {
         known[permutation[*id as usize - 1]][0] = u8::from(*granted);
     }
@@ -242,22 +254,22 @@ fn encode_image(image: &Image, permutation: &[usize; MEMBERS], bytes: &mut Vec<u
 }
 
 /// A bit for each member.
-fn set(members: &BTreeSet<u64>, permutation: &[usize; MEMBERS]) -> u64 {
+fn set(members: &BTreeSet<u64>, permutation: &Permutation) -> u64 {
     members.iter().map(|id| 1 << renumber(permutation, *id)).sum()
 }
 
-fn encode_slots(slots: &[Slot], permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+fn encode_slots(slots: &[Slot], permutation: &Permutation, bytes: &mut Vec<u8>) {
     slots.iter().for_each(|slot| bytes.extend(slot.code(permutation)));
     bytes.push(0xff);
 }
 
-fn encode_entries(entries: &Entries, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+fn encode_entries(entries: &Entries, permutation: &Permutation, bytes: &mut Vec<u8>) {
     number(bytes, entries.base);
     number(bytes, entries.base_term);
     encode_slots(&entries.slots, permutation, bytes);
 }
 
-fn encode_disk(disk: &Disk, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+fn encode_disk(disk: &Disk, permutation: &Permutation, bytes: &mut Vec<u8>) {
     let content = &disk.synced;
     encode_entries(&content.log, permutation, bytes);
     for value in [content.term, renumber(permutation, content.vote), content.commit] {
@@ -267,7 +279,7 @@ fn encode_disk(disk: &Disk, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>)
     bytes.push(0xff);
 }
 
-fn encode_record(record: &Record, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+fn encode_record(record: &Record, permutation: &Permutation, bytes: &mut Vec<u8>) {
     let (kind, index, [a, b]) = match *record {
         Record::Entry(index, slot) => (1, index, slot.code(permutation)),
         Record::InPlace(index, slot) => (2, index, slot.code(permutation)),
@@ -279,7 +291,7 @@ fn encode_record(record: &Record, permutation: &[usize; MEMBERS], bytes: &mut Ve
     bytes.extend([a, b]);
 }
 
-fn encode_messages(messages: &[Message], permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+fn encode_messages(messages: &[Message], permutation: &Permutation, bytes: &mut Vec<u8>) {
     for message in packet::by_link(messages, permutation) {
         packet::encode(&message, permutation, bytes);
     }

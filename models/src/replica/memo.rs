@@ -12,12 +12,13 @@ use std::sync::{Mutex, Once, RwLock};
 
 use raft::eraftpb::Message;
 
+use super::Bounds;
 use super::disk::Content;
-use super::entry::{Slot, index_of};
+use super::entry::{Slot, conf_state, index_of};
 use super::member::{History, Member};
 use super::packet::{self, Packet, ReadContext};
 use super::shell::{Effect, Input, Mutant, Shell};
-use super::symmetry::IDENTITY;
+use super::symmetry::{IDENTITY, Permutation, exchanges};
 
 /// How far the effects of an input came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,7 @@ pub(super) struct Memo {
     mutant: Option<Mutant>,
     /// Whether disks may stall.
     stalls: bool,
+    exchanges: &'static [Permutation],
     members: Mutex<HashMap<Vec<u8>, &'static Member>>,
     packets: Mutex<HashMap<Vec<u8>, &'static Packet>>,
     known: Vec<RwLock<Known>>,
@@ -85,25 +87,27 @@ pub(super) struct Memo {
 }
 
 impl Memo {
-    pub(super) fn new(mutant: Option<Mutant>, stalls: bool, audit: bool) -> Self {
+    pub(super) fn new(bounds: &Bounds) -> Self {
         Self {
-            mutant,
-            stalls,
+            mutant: bounds.mutant,
+            stalls: bounds.stalls > 0,
+            exchanges: exchanges(bounds.nodes.into()),
             members: Mutex::default(),
             packets: Mutex::default(),
             known: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            detours: audit.then(Mutex::default),
+            detours: bounds.audit.then(Mutex::default),
             executions: AtomicU64::new(0),
         }
     }
 
-    /// A member at its first start: a founder, or one that is yet to join.
-    pub(super) fn newborn(&self, id: u64, founders: usize) -> &'static Member {
-        let is_founder = id <= founders as u64;
-        let state = if is_founder { vec![Slot::founding(founders)] } else { Vec::new() };
+    /// A member at its first start: with the state in which the cluster starts, or yet to join it.
+    pub(super) fn newborn(&self, id: u64, start: &[Slot]) -> &'static Member {
+        let conf = conf_state(start);
+        let belongs = conf.voters.contains(&id) || conf.learners.contains(&id);
+        let state = if belongs { start.to_vec() } else { Vec::new() };
         let history = History::new(id, Content::behind(&state), state, 1);
         let (shell, _) = history.replay(self.mutant);
-        self.intern(Member::running(&shell, history))
+        self.intern(Member::running(&shell, history, self.exchanges))
     }
 
     /// How many times production code ran, and how many member states there are.
@@ -138,19 +142,19 @@ impl Memo {
         let (shell, history, effects) = match run(false) {
             Ok(done) => done,
             Err(why) => {
-                let member = self.intern(Member::broken(member, why));
+                let member = self.intern(Member::broken(member, why, self.exchanges));
                 return vec![self.outcome(Cut::Panicked, member, (member, &[], 0), &[], 0)];
             }
         };
         let term = shell.image().term;
-        let done = self.intern(Member::running(&shell, history));
+        let done = self.intern(Member::running(&shell, history, self.exchanges));
         let mut outcomes = vec![self.outcome(Cut::Done, done, (member, &effects, effects.len()), &[], term)];
         if self.stalls
             && !matches!(input, Input::Flush)
             && let Ok((shell, history, effects)) = run(true)
             && !shell.pending.is_empty()
         {
-            let stalled = self.intern(Member::running(&shell, history));
+            let stalled = self.intern(Member::running(&shell, history, self.exchanges));
             outcomes.push(self.outcome(Cut::Stalled, stalled, (member, &effects, effects.len()), &[], term));
         }
         self.crashes(member, &effects, term, &mut outcomes);
@@ -218,7 +222,7 @@ impl Memo {
         let (id, boot) = (before.id(), before.history.next_boot());
         for content in contents {
             let mut left = |state: &[Slot]| {
-                members.push(self.intern(Member::down(id, content.clone(), state.to_vec(), boot)));
+                members.push(self.intern(Member::down(id, content.clone(), state.to_vec(), boot, self.exchanges)));
             };
             left(&state[..floor as usize]);
             if index_of(state) != floor {
@@ -298,7 +302,7 @@ impl Memo {
         let mut key = Vec::new();
         packet::encode(message, &IDENTITY, &mut key);
         let mut packets = lock(&self.packets);
-        packets.entry(key).or_insert_with(|| Box::leak(Box::new(Packet::new(message.clone()))))
+        packets.entry(key).or_insert_with(|| Box::leak(Box::new(Packet::new(message.clone(), self.exchanges))))
     }
 
     /// Runs the production code along a second way to each member that has one, and
@@ -314,7 +318,7 @@ impl Memo {
                     continue;
                 };
                 let (shell, history, effects) = self.run(detour, member, executed.input, false);
-                let reached = self.intern(Member::running(&shell, history));
+                let reached = self.intern(Member::running(&shell, history, self.exchanges));
                 let again = self.outcome(Cut::Done, reached, (member, &effects, effects.len()), &[], 0);
                 compared += 1;
                 different += usize::from(!again.is_like(&executed.outcomes[0]));

@@ -6,7 +6,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::entry::{Slot, Value, repack, unpack};
 use super::member::Member;
-use super::symmetry::{Digests, MEMBERS, digests, renumber};
+use super::symmetry::{Digests, Permutation, digests, renumber};
 
 /// A message.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ impl PartialEq for Packet {
 }
 
 impl Packet {
-    pub(super) fn new(message: Message) -> Self {
-        let digests = digests(|permutation, bytes| encode(&message, permutation, bytes));
+    pub(super) fn new(message: Message, exchanges: &[Permutation]) -> Self {
+        let digests = digests(exchanges, |permutation, bytes| encode(&message, permutation, bytes));
         Self { message, digests }
     }
 
@@ -51,12 +51,12 @@ impl ReadContext {
     }
 
     /// As it would be if members had other numbers.
-    pub(super) fn renumbered(self, permutation: &[usize; MEMBERS]) -> Vec<u8> {
+    pub(super) fn renumbered(self, permutation: &Permutation) -> Vec<u8> {
         let numbers = [renumber(permutation, self.member), self.boot, self.number];
         numbers.iter().flat_map(|n| n.to_be_bytes()).collect()
     }
 
-    pub(super) fn digest(self, permutation: &[usize; MEMBERS]) -> u64 {
+    pub(super) fn digest(self, permutation: &Permutation) -> u64 {
         renumber(permutation, self.member) << 16 | self.boot << 8 | self.number
     }
 }
@@ -91,7 +91,7 @@ pub(super) fn snapshot_status(snapshot: &Message, taken: bool) -> Message {
 }
 
 /// Writes a message as it would be if members had other numbers.
-pub(super) fn encode(message: &Message, permutation: &[usize; MEMBERS], bytes: &mut Vec<u8>) {
+pub(super) fn encode(message: &Message, permutation: &Permutation, bytes: &mut Vec<u8>) {
     let mut message = message.clone();
     message.from = renumber(permutation, message.from);
     message.to = renumber(permutation, message.to);
@@ -116,7 +116,7 @@ pub(super) fn encode(message: &Message, permutation: &[usize; MEMBERS], bytes: &
 }
 
 /// Messages to different members overtake each other anyway: only the order on a link counts.
-pub(super) fn by_link(messages: &[Message], permutation: &[usize; MEMBERS]) -> Vec<Message> {
+pub(super) fn by_link(messages: &[Message], permutation: &Permutation) -> Vec<Message> {
     let mut sorted = messages.to_vec();
     sorted.sort_by_key(|message| renumber(permutation, message.to));
     sorted

@@ -10,7 +10,6 @@ use super::cluster::{Cluster, State};
 use super::disk::Entries;
 use super::entry::{Slot, Value, conf_state};
 use super::member::{Member, Status};
-use super::symmetry::MEMBERS;
 
 pub(super) const ONE_LEADER: &str = "a term has one leader";
 pub(super) const LOGS_MATCH: &str = "logs that share an entry share all before it";
@@ -52,7 +51,7 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
             all.found.sometimes(12, || state.promises.read_elsewhere)
         }));
     }
-    if bounds.compactions > 0 || bounds.founders < MEMBERS {
+    if bounds.compactions > 0 || bounds.founders() < bounds.nodes {
         properties.push(Property::sometimes(INSTALLED, |all, state: &State| {
             all.found.sometimes(13, || state.promises.installed)
         }));
