@@ -16,6 +16,8 @@
 //!       look for changes of members in entries that the snapshot replaced.
 //!   A6  A leader that isn't a voter any more doesn't lead: raft-rs would count on a record of
 //!       its own progress, which went with it.
+//!   A7  The only voter doesn't stand while entries of its log aren't durable: it wins at once, and raft-rs counts on
+//!       them. Among others an answer is waited for, which is asked for once they are (A1).
 //! Source: Raft thesis §10.2.1 (A1), raft-rs `RawNode` docs.
 
 mod image;
@@ -174,16 +176,16 @@ impl Replica {
         }
     }
 
-    /// Time passes; not while a snapshot is being installed (A5).
+    /// Time passes; not while this member mustn't stand (A5, A7).
     pub fn tick(&mut self) {
-        if self.installing.is_none() {
+        if !self.must_not_stand() {
             self.node.tick();
         }
     }
 
-    /// Stands for election at once, as after waiting in vain; not while a snapshot is being installed (A5).
+    /// Stands for election at once, as after waiting in vain; not while it mustn't (A5, A7).
     pub fn campaign(&mut self) {
-        if self.installing.is_none() {
+        if !self.must_not_stand() {
             // Fails only for a stopped node, which this crate never makes.
             let _ = self.node.campaign();
         }
@@ -196,13 +198,20 @@ impl Replica {
     pub fn receive(&mut self, message: Message) {
         let is_late =
             matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex) && !self.is_leader();
-        // A5. Whoever hands over waits in vain and goes on leading.
-        let is_early = self.installing.is_some() && message.msg_type == MessageType::MsgTimeoutNow;
+        // Whoever hands over waits in vain and goes on leading; who was asked because it is alone now stands by itself.
+        let is_early = message.msg_type == MessageType::MsgTimeoutNow && self.must_not_stand();
         if is_late || is_early {
             return;
         }
         // Local messages are never sent; a peer that forges one is ignored by raft-rs with an error.
         let _ = self.node.step(message);
+    }
+
+    /// A5, A7.
+    fn must_not_stand(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        let is_behind = || !self.is_leader() && log.persisted < log.last_index();
+        self.installing.is_some() || is_behind() && self.conf_state().voters == [self.id()]
     }
 
     /// Puts a command into the log, or on its way to the leader's.

@@ -375,3 +375,22 @@ fn a_leader_that_is_removed_leads_no_more() {
         assert_eq!(cluster.replica(id).conf_state().voters.len(), 2);
     }
 }
+
+/// A7: two members become one, and the log of who is left is on its way to the disk.
+#[test]
+fn who_is_left_alone_does_not_stand_before_its_log_is_durable() {
+    let mut replica = Replica::new(1, 1, timing(1), 0, Log::new(0, 0, ConfState::from((vec![1], vec![]))));
+    let from_2 = |msg_type| Message { msg_type, from: 2, to: 1, term: 1, ..Message::default() };
+    let mut append = from_2(MessageType::MsgAppend);
+    append.set_entries(vec![Entry { index: 1, term: 1, ..Entry::default() }].into());
+    replica.receive(append);
+    let step = replica.poll().expect("an entry to write");
+    assert_eq!(step.persist.entries.len(), 1);
+    (0..100).for_each(|_| replica.tick());
+    replica.campaign();
+    replica.receive(from_2(MessageType::MsgTimeoutNow));
+    assert!(!replica.is_leader());
+    replica.persisted(step.number);
+    (0..100).for_each(|_| replica.tick());
+    assert!(replica.is_leader());
+}
