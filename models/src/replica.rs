@@ -15,22 +15,27 @@ mod bounds;
 mod cluster;
 mod disk;
 mod entry;
+mod episode;
+mod kept;
 mod member;
 mod memo;
 mod packet;
 mod promises;
 mod properties;
+mod random;
 mod shell;
 mod symmetry;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod walk;
 
 use std::io::Write;
 
 use crate::exploration::{Report, explore};
 pub(crate) use bounds::Bounds;
 use cluster::Cluster;
+pub(crate) use walk::{Walk, walk};
 
 /// Explores everything within the bounds; tells of its progress each second.
 pub(crate) fn check(bounds: &Bounds, progress: &mut dyn Write) -> Report {

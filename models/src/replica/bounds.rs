@@ -1,8 +1,15 @@
 //! How much of everything is explored.
 
+use clap::ValueEnum as _;
+
 use super::entry::Slot;
 use super::shell::Mutant;
 use super::symmetry::MEMBERS_MAX;
+
+/// Proposals at most: an entry's code has room for so many.
+const PROPOSALS_MAX: i64 = 0x3f;
+/// Terms at most: an entry's code has a byte for its own.
+const TERMS_MAX: u64 = 200;
 
 /// How much of everything is explored.
 #[derive(Debug, Clone, clap::Args)]
@@ -14,10 +21,10 @@ pub(crate) struct Bounds {
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=MEMBERS_MAX as i64))]
     pub(crate) founders: Option<u8>,
     /// Terms in which members campaign.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=TERMS_MAX))]
     pub(crate) terms: u64,
     /// Proposals.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(..=PROPOSALS_MAX))]
     pub(crate) proposals: u8,
     /// Power cuts.
     #[arg(long, default_value_t = 1)]
@@ -78,5 +85,30 @@ impl Bounds {
     /// What the members that belong to the cluster have applied when it starts.
     pub(super) fn start(&self) -> Vec<Slot> {
         vec![Slot::founding(self.founders())]
+    }
+
+    /// The flags of everything that decides what happens; without the number of threads and the like.
+    pub(super) fn flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = vec![("nodes", self.nodes.to_string()), ("founders", self.founders().to_string())];
+        flags.extend([("terms", self.terms.to_string()), ("in-flight", self.in_flight.to_string())]);
+        let counts = [
+            ("proposals", self.proposals),
+            ("crashes", self.crashes),
+            ("timeouts", self.timeouts),
+            ("waits", self.waits),
+            ("beats", self.beats),
+            ("stalls", self.stalls),
+            ("drops", self.drops),
+            ("duplicates", self.duplicates),
+            ("overtakings", self.overtakings),
+            ("reads", self.reads),
+            ("transfers", self.transfers),
+            ("changes", self.changes),
+            ("compactions", self.compactions),
+        ];
+        flags.extend(counts.map(|(name, count)| (name, count.to_string())));
+        let mutant = self.mutant.and_then(|mutant| mutant.to_possible_value());
+        flags.push(("mutant", mutant.map_or_else(String::new, |mutant| mutant.get_name().to_owned())));
+        flags
     }
 }

@@ -11,6 +11,7 @@ use crate::exploration::Found;
 
 use super::Bounds;
 use super::entry::{Change, FOUNDING_TERM, Value};
+use super::kept::Kept;
 use super::member::{Member, Status};
 use super::memo::{Cut, Memo, Outcome};
 use super::packet::{Packet, is_spent, snapshot_status};
@@ -37,12 +38,28 @@ pub(super) struct Used {
     pub(super) compactions: u8,
 }
 
+impl Used {
+    pub(super) fn count(&mut self, input: Input) {
+        match input {
+            Input::Timeout => self.timeouts += 1,
+            Input::Wait => self.waits += 1,
+            Input::Beat => self.beats += 1,
+            Input::Propose(_) => self.proposals += 1,
+            Input::Read => self.reads += 1,
+            Input::Transfer(_) => self.transfers += 1,
+            Input::Change(..) => self.changes += 1,
+            Input::Compact => self.compactions += 1,
+            Input::Receive(_) | Input::Flush => {}
+        }
+    }
+}
+
 /// A state of the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct State {
-    pub(super) members: Vec<&'static Member>,
+    pub(super) members: Vec<Kept<Member>>,
     /// Messages on their way, sorted by link, and on each in the order in which they were sent.
-    pub(super) wire: Vec<&'static Packet>,
+    pub(super) wire: Vec<Kept<Packet>>,
     pub(super) promises: Promises,
     pub(super) used: Used,
 }
@@ -94,21 +111,31 @@ impl State {
     }
 
     /// Puts a message behind those that are on its link.
-    fn send(&mut self, packet: &'static Packet) {
+    fn send(&mut self, packet: Kept<Packet>) {
         let at = self.wire.partition_point(|other| other.link() <= packet.link());
         self.wire.insert(at, packet);
+    }
+
+    /// A message arrives from that place on the wire.
+    pub(super) fn arrive(&mut self, place: usize, arrival: Arrival) -> Kept<Packet> {
+        if arrival == Arrival::Twice {
+            self.used.duplicates += 1;
+            return self.wire[place].clone();
+        }
+        self.used.overtakings += u8::from(arrival == Arrival::Overtaking);
+        self.wire.remove(place)
     }
 }
 
 /// What happens next.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
     /// A member takes an input; a message comes from that place on the wire.
     Take { at: usize, input: Input, from_wire: Option<(usize, Arrival)>, outcome: &'static Outcome },
     /// A member is started.
     Start { at: usize, outcome: &'static Outcome },
     /// The power of a resting member is cut.
-    Cut { at: usize, member: &'static Member },
+    Cut { at: usize, member: Kept<Member> },
     /// A message arrives where nobody listens, or the network loses it.
     Lose { from_wire: usize },
 }
@@ -135,6 +162,11 @@ impl Cluster {
         Self { memo: Memo::new(&bounds), found: Found::default(), bounds }
     }
 
+    /// To walk through.
+    pub(super) fn to_walk(bounds: Bounds) -> Self {
+        Self { memo: Memo::of_a_walk(&bounds), found: Found::default(), bounds }
+    }
+
     fn allows(&self, used: &Used, cut: Cut) -> bool {
         match cut {
             Cut::Done | Cut::Panicked => true,
@@ -144,7 +176,7 @@ impl Cluster {
     }
 
     /// What time, clients and the disk may do to a running member.
-    fn own_inputs(&self, state: &State, member: &Member, inputs: &mut Vec<Input>) {
+    pub(super) fn own_inputs(&self, state: &State, member: &Member, inputs: &mut Vec<Input>) {
         let Some(image) = member.image() else { return };
         let (used, bounds) = (&state.used, &self.bounds);
         if image.role == StateRole::Leader {
@@ -191,7 +223,7 @@ impl Cluster {
         from_wire: Option<(usize, Arrival)>,
         actions: &mut Vec<Action>,
     ) {
-        for outcome in self.memo.outcomes(state.members[at], input) {
+        for outcome in self.memo.outcomes(&state.members[at], input) {
             if self.allows(&state.used, outcome.cut) {
                 actions.push(Action::Take { at, input, from_wire, outcome });
             }
@@ -230,7 +262,7 @@ impl Model for Cluster {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         let mut inputs = Vec::new();
-        for (at, member) in state.members.iter().copied().enumerate() {
+        for (at, member) in state.members.iter().enumerate() {
             match member.status {
                 Status::Broken(_) => {}
                 Status::Down => {
@@ -256,7 +288,9 @@ impl Model for Cluster {
             }
         }
         let mut last = (0, 0, false);
-        for (from_wire, packet) in state.wire.iter().copied().enumerate() {
+        // An exploration keeps all that was sent.
+        let sent = state.wire.iter().filter_map(Kept::forever);
+        for (from_wire, packet) in sent.enumerate() {
             let is_first = std::mem::replace(&mut last, packet.link()) != packet.link();
             self.arrivals(state, from_wire, packet, is_first, actions);
         }
@@ -265,39 +299,14 @@ impl Model for Cluster {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Lose { from_wire } => {
-                let packet = state.wire.remove(from_wire);
-                let heard = state.members[packet.link().1 as usize - 1].image().is_some();
-                state.used.drops += u8::from(heard);
-                self.tell_sender(&mut state, packet, false);
-            }
-            Action::Cut { at, member } => {
-                state.members[at] = member;
-                state.used.crashes += 1;
-                state.promises.forget_reads(member.id());
-                self.forget_spent(&mut state);
-            }
+            Action::Lose { from_wire } => self.lose(&mut state, from_wire),
+            Action::Cut { at, member } => self.cut(&mut state, at, member),
             Action::Start { at, outcome } => self.follow(&mut state, at, outcome),
             Action::Take { at, input, from_wire, outcome } => {
-                match from_wire {
-                    Some((_, Arrival::Twice)) => state.used.duplicates += 1,
-                    Some((place, arrival)) => {
-                        state.wire.remove(place);
-                        state.used.overtakings += u8::from(arrival == Arrival::Overtaking);
-                    }
-                    None => {}
+                if let Some((place, arrival)) = from_wire {
+                    state.arrive(place, arrival);
                 }
-                match input {
-                    Input::Timeout => state.used.timeouts += 1,
-                    Input::Wait => state.used.waits += 1,
-                    Input::Beat => state.used.beats += 1,
-                    Input::Propose(_) => state.used.proposals += 1,
-                    Input::Read => state.used.reads += 1,
-                    Input::Transfer(_) => state.used.transfers += 1,
-                    Input::Change(..) => state.used.changes += 1,
-                    Input::Compact => state.used.compactions += 1,
-                    Input::Receive(_) | Input::Flush => {}
-                }
+                state.used.count(input);
                 if let Input::Receive(packet) = input {
                     let taken = matches!(outcome.cut, Cut::Done | Cut::Stalled);
                     self.tell_sender(&mut state, packet, taken);
@@ -318,8 +327,24 @@ impl Model for Cluster {
 }
 
 impl Cluster {
+    /// A message arrives where nobody listens, or the network loses it.
+    pub(super) fn lose(&self, state: &mut State, place: usize) {
+        let packet = state.wire.remove(place);
+        let heard = state.members[packet.link().1 as usize - 1].image().is_some();
+        state.used.drops += u8::from(heard);
+        self.tell_sender(state, &packet, false);
+    }
+
+    /// The power of a resting member is cut, which leaves that of it.
+    pub(super) fn cut(&self, state: &mut State, at: usize, left: Kept<Member>) {
+        state.promises.forget_reads(left.id());
+        state.members[at] = left;
+        state.used.crashes += 1;
+        self.forget_spent(state);
+    }
+
     /// Whoever sent a snapshot learns whether it was taken.
-    fn tell_sender(&self, state: &mut State, packet: &Packet, taken: bool) {
+    pub(super) fn tell_sender(&self, state: &mut State, packet: &Packet, taken: bool) {
         if packet.message.msg_type == MessageType::MsgSnapshot {
             state.send(self.memo.packet(&snapshot_status(&packet.message, taken)));
         }
@@ -343,12 +368,10 @@ impl Cluster {
             Status::Up(_) => {
                 let arrival = if is_first { Arrival::InOrder } else { Arrival::Overtaking };
                 self.take(state, at, Input::Receive(packet), Some((from_wire, arrival)), actions);
-                if is_first && used.duplicates < bounds.duplicates {
+                if is_first && used.duplicates < bounds.duplicates && packet.may_come_twice() {
                     self.take(state, at, Input::Receive(packet), Some((from_wire, Arrival::Twice)), actions);
                 }
-                // What becomes of a snapshot is no message.
-                let can_be_lost = packet.message.msg_type != MessageType::MsgSnapStatus;
-                if is_first && can_be_lost && used.drops < bounds.drops {
+                if is_first && packet.may_be_lost() && used.drops < bounds.drops {
                     actions.push(Action::Lose { from_wire });
                 }
             }
@@ -357,17 +380,17 @@ impl Cluster {
         }
     }
 
-    fn follow(&self, state: &mut State, at: usize, outcome: &Outcome) {
+    pub(super) fn follow(&self, state: &mut State, at: usize, outcome: &Outcome) {
         match outcome.cut {
             Cut::Done | Cut::Panicked => {}
             Cut::Stalled => state.used.stalls += 1,
             Cut::Crashed { .. } => state.used.crashes += 1,
         }
-        state.members[at] = outcome.member;
+        state.members[at] = outcome.member.clone();
         // Before what the step commits: a read may be answered from what was known when it was asked for.
         state.promises.note_reads(outcome);
         for packet in &outcome.sends {
-            state.send(packet);
+            state.send(packet.clone());
         }
         state.promises.note(outcome);
         self.forget_spent(state);
@@ -377,9 +400,13 @@ impl Cluster {
     fn forget_spent(&self, state: &mut State) {
         let members = &state.members;
         state.wire.retain(|packet| {
-            let receiver = members[packet.link().1 as usize - 1];
+            let receiver = &members[packet.link().1 as usize - 1];
             let spent = is_spent(&packet.message, receiver);
-            if spent && self.bounds.audit && receiver.image().is_some() {
+            if spent
+                && self.bounds.audit
+                && receiver.image().is_some()
+                && let Some(packet) = packet.forever()
+            {
                 self.memo.expect_ignored(receiver, packet);
             }
             !spent

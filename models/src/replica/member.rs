@@ -102,7 +102,7 @@ impl Member {
                 encode_messages(&step.after, permutation, bytes);
             }
         };
-        let (key, digests) = (key(history.id, write), digests(exchanges, write));
+        let (key, digests) = (key(history.id, exchanges, write), digests(exchanges, write));
         let member = Self {
             disk: shell.disk.clone(),
             pending: shell.pending.len(),
@@ -132,7 +132,7 @@ impl Member {
             encode_slots(&state, permutation, bytes);
             number(bytes, boot);
         };
-        let (key, digests) = (key(id, write), digests(exchanges, write));
+        let (key, digests) = (key(id, exchanges, write), digests(exchanges, write));
         let member = Self {
             status: Status::Down,
             log: content.log.clone(),
@@ -165,7 +165,7 @@ impl Member {
             rank: rank(&digests),
             digests,
         };
-        (key(before.history.id, write), member)
+        (key(before.history.id, exchanges, write), member)
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -180,8 +180,11 @@ impl Member {
     }
 }
 
-/// Exact, unlike a digest: two members are the same if and only if these are.
-fn key(id: u64, write: impl Fn(&Permutation, &mut Vec<u8>)) -> Vec<u8> {
+/// Exact, unlike a digest: two members are the same if and only if these are. Empty on a walk.
+fn key(id: u64, exchanges: &[Permutation], write: impl Fn(&Permutation, &mut Vec<u8>)) -> Vec<u8> {
+    if exchanges.is_empty() {
+        return Vec::new();
+    }
     let mut key = vec![id as u8];
     write(&IDENTITY, &mut key);
     key

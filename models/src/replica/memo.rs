@@ -8,13 +8,14 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once, RwLock};
+use std::sync::{Arc, Mutex, Once, RwLock};
 
 use raft::eraftpb::Message;
 
 use super::Bounds;
 use super::disk::Content;
 use super::entry::{Slot, conf_state, index_of};
+use super::kept::Kept;
 use super::member::{History, Member};
 use super::packet::{self, Packet, ReadContext};
 use super::shell::{Effect, Input, Mutant, Shell};
@@ -37,8 +38,8 @@ pub(super) enum Cut {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) cut: Cut,
-    pub(super) member: &'static Member,
-    pub(super) sends: Vec<&'static Packet>,
+    pub(super) member: Kept<Member>,
+    pub(super) sends: Vec<Kept<Packet>>,
     /// The terms in which the member became leader.
     pub(super) elected: Vec<u64>,
     /// Entries applied, each with its index; all that a snapshot holds if one was installed.
@@ -77,6 +78,7 @@ pub(super) struct Memo {
     mutant: Option<Mutant>,
     /// Whether disks may stall.
     stalls: bool,
+    /// None on a walk, which doesn't tell states apart and keeps nothing.
     exchanges: &'static [Permutation],
     members: Mutex<HashMap<Vec<u8>, &'static Member>>,
     packets: Mutex<HashMap<Vec<u8>, &'static Packet>>,
@@ -100,14 +102,19 @@ impl Memo {
         }
     }
 
+    /// One that remembers nothing.
+    pub(super) fn of_a_walk(bounds: &Bounds) -> Self {
+        Self { exchanges: &[], ..Self::new(bounds) }
+    }
+
     /// A member at its first start: with the state in which the cluster starts, or yet to join it.
-    pub(super) fn newborn(&self, id: u64, start: &[Slot]) -> &'static Member {
+    pub(super) fn newborn(&self, id: u64, start: &[Slot]) -> Kept<Member> {
         let conf = conf_state(start);
         let belongs = conf.voters.contains(&id) || conf.learners.contains(&id);
         let state = if belongs { start.to_vec() } else { Vec::new() };
         let history = History::new(id, Content::behind(&state), state, 1);
         let (shell, _) = history.replay(self.mutant);
-        self.intern(Member::running(&shell, history, self.exchanges))
+        self.keep(Member::running(&shell, history, self.exchanges))
     }
 
     /// How many times production code ran, and how many member states there are.
@@ -116,7 +123,7 @@ impl Memo {
     }
 
     /// What an input leads to; a member that is down starts on `Flush`.
-    pub(super) fn outcomes(&self, member: &'static Member, input: Input) -> &'static [Outcome] {
+    pub(super) fn outcomes(&self, member: &Member, input: Input) -> &'static [Outcome] {
         let key = (address(member), input_key(input));
         let shard = &self.known[(key.0 >> 4 ^ key.1 >> 3) % SHARDS];
         if let Some(executed) = shard.read().unwrap_or_else(|e| e.into_inner()).get(&key) {
@@ -129,32 +136,32 @@ impl Memo {
     }
 
     /// For the audit: panics if the message has an effect.
-    pub(super) fn expect_ignored(&self, member: &'static Member, packet: &'static Packet) {
+    pub(super) fn expect_ignored(&self, member: &Member, packet: &'static Packet) {
         let done = &self.outcomes(member, Input::Receive(packet))[0];
         assert!(
-            std::ptr::eq(done.member, member) && done.sends.is_empty(),
+            std::ptr::eq(&*done.member, member) && done.sends.is_empty(),
             "taken for spent, but it has an effect on {member:?}: {packet:?}"
         );
     }
 
-    fn execute(&self, member: &'static Member, input: Input) -> Vec<Outcome> {
+    fn execute(&self, member: &Member, input: Input) -> Vec<Outcome> {
         let run = |stall| quietly(|| self.run(&member.history, member, input, stall));
         let (shell, history, effects) = match run(false) {
             Ok(done) => done,
             Err(why) => {
-                let member = self.intern(Member::broken(member, why, self.exchanges));
-                return vec![self.outcome(Cut::Panicked, member, (member, &[], 0), &[], 0)];
+                let broken = self.keep(Member::broken(member, why, self.exchanges));
+                return vec![self.outcome(Cut::Panicked, broken, (member, &[], 0), &[], 0)];
             }
         };
         let term = shell.image().term;
-        let done = self.intern(Member::running(&shell, history, self.exchanges));
+        let done = self.keep(Member::running(&shell, history, self.exchanges));
         let mut outcomes = vec![self.outcome(Cut::Done, done, (member, &effects, effects.len()), &[], term)];
         if self.stalls
             && !matches!(input, Input::Flush)
             && let Ok((shell, history, effects)) = run(true)
             && !shell.pending.is_empty()
         {
-            let stalled = self.intern(Member::running(&shell, history, self.exchanges));
+            let stalled = self.keep(Member::running(&shell, history, self.exchanges));
             outcomes.push(self.outcome(Cut::Stalled, stalled, (member, &effects, effects.len()), &[], term));
         }
         self.crashes(member, &effects, term, &mut outcomes);
@@ -176,7 +183,7 @@ impl Memo {
     }
 
     /// Power cuts between the effects, and while messages leave.
-    fn crashes(&self, before: &Member, effects: &[Effect], term: u64, outcomes: &mut Vec<Outcome>) {
+    pub(super) fn crashes(&self, before: &Member, effects: &[Effect], term: u64, outcomes: &mut Vec<Outcome>) {
         let (mut disk, mut state, mut floor) = (before.disk.clone(), before.state.clone(), before.floor);
         for (at, effect) in effects.iter().enumerate() {
             // Being elected or asked shows only in what follows.
@@ -217,12 +224,12 @@ impl Memo {
         contents: &[Content],
         state: &[Slot],
         floor: u64,
-    ) -> Vec<&'static Member> {
+    ) -> Vec<Kept<Member>> {
         let mut members = Vec::new();
         let (id, boot) = (before.id(), before.history.next_boot());
         for content in contents {
             let mut left = |state: &[Slot]| {
-                members.push(self.intern(Member::down(id, content.clone(), state.to_vec(), boot, self.exchanges)));
+                members.push(self.keep(Member::down(id, content.clone(), state.to_vec(), boot, self.exchanges)));
             };
             left(&state[..floor as usize]);
             if index_of(state) != floor {
@@ -233,10 +240,10 @@ impl Memo {
     }
 
     /// What came of the first so many effects on a member.
-    fn outcome(
+    pub(super) fn outcome(
         &self,
         cut: Cut,
-        member: &'static Member,
+        member: Kept<Member>,
         (before, effects, count): (&Member, &[Effect], usize),
         more: &[Message],
         term: u64,
@@ -275,7 +282,11 @@ impl Memo {
         outcome
     }
 
-    fn intern(&self, (key, member): (Vec<u8>, Member)) -> &'static Member {
+    /// Keeps a member, once, however many states it is part of.
+    pub(super) fn keep(&self, (key, member): (Vec<u8>, Member)) -> Kept<Member> {
+        if self.exchanges.is_empty() {
+            return Kept::WhileHeld(Arc::new(member));
+        }
         let mut members = lock(&self.members);
         if let Some(known) = members.get(&key) {
             let way = |member: &Member| -> Vec<InputKey> {
@@ -291,18 +302,22 @@ impl Memo {
             {
                 lock(detours).entry(address(*known)).or_insert((known, member.history));
             }
-            return known;
+            return Kept::Forever(known);
         }
         let member: &'static Member = Box::leak(Box::new(member));
         members.insert(key, member);
-        member
+        Kept::Forever(member)
     }
 
-    pub(super) fn packet(&self, message: &Message) -> &'static Packet {
+    pub(super) fn packet(&self, message: &Message) -> Kept<Packet> {
+        let made = || Packet::new(message.clone(), self.exchanges);
+        if self.exchanges.is_empty() {
+            return Kept::WhileHeld(Arc::new(made()));
+        }
         let mut key = Vec::new();
         packet::encode(message, &IDENTITY, &mut key);
         let mut packets = lock(&self.packets);
-        packets.entry(key).or_insert_with(|| Box::leak(Box::new(Packet::new(message.clone(), self.exchanges))))
+        Kept::Forever(packets.entry(key).or_insert_with(|| Box::leak(Box::new(made()))))
     }
 
     /// Runs the production code along a second way to each member that has one, and
@@ -318,7 +333,7 @@ impl Memo {
                     continue;
                 };
                 let (shell, history, effects) = self.run(detour, member, executed.input, false);
-                let reached = self.intern(Member::running(&shell, history, self.exchanges));
+                let reached = self.keep(Member::running(&shell, history, self.exchanges));
                 let again = self.outcome(Cut::Done, reached, (member, &effects, effects.len()), &[], 0);
                 compared += 1;
                 different += usize::from(!again.is_like(&executed.outcomes[0]));
@@ -330,8 +345,9 @@ impl Memo {
 
 impl Outcome {
     fn is_like(&self, other: &Self) -> bool {
-        let sends = |outcome: &Self| -> Vec<usize> { outcome.sends.iter().map(|packet| address(*packet)).collect() };
-        std::ptr::eq(self.member, other.member)
+        let sends =
+            |outcome: &Self| -> Vec<usize> { outcome.sends.iter().map(|packet| address::<Packet>(packet)).collect() };
+        self.member == other.member
             && sends(self) == sends(other)
             && self.applied == other.applied
             && self.answered == other.answered
@@ -379,7 +395,7 @@ thread_local! {
 }
 
 /// Runs production code; a panic is a finding, not an end.
-fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let default = std::panic::take_hook();

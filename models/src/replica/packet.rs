@@ -28,6 +28,16 @@ impl Packet {
         Self { message, digests }
     }
 
+    /// Whether the network may lose it. What becomes of a snapshot is no message.
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.message.msg_type != MessageType::MsgSnapStatus
+    }
+
+    /// Whether it may come twice.
+    pub(super) fn may_come_twice(&self) -> bool {
+        true
+    }
+
     /// What messages keep their order on: from whom to whom, and what becomes of snapshots apart from the rest.
     pub(super) fn link(&self) -> (u64, u64, bool) {
         (self.message.from, self.message.to, self.message.msg_type == MessageType::MsgSnapStatus)

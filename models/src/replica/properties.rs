@@ -22,7 +22,7 @@ pub(super) const NO_PANIC: &str = "no member panics";
 pub(super) const READS: &str = "a read sees all that was committed before it";
 
 pub(super) const COMMITS: &str = "a proposal is committed";
-pub(super) const ALL_APPLY: &str = "every member applies every proposal";
+pub(super) const ALL_APPLY: &str = "every member applies every proposal made so far";
 pub(super) const SUCCESSION: &str = "a leader follows on the one that committed";
 pub(super) const REPLACED: &str = "an entry waits to be replaced by a committed one";
 pub(super) const INSTALLED: &str = "a member takes a snapshot";
@@ -42,7 +42,7 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
         Property::always(NO_PANIC, |all, state: &State| all.found.always(6, no_panic(state))),
         Property::always(READS, |all, state: &State| all.found.always(11, !state.promises.stale_read)),
         Property::sometimes(COMMITS, |all, state: &State| all.found.sometimes(7, || commits(state))),
-        Property::sometimes(ALL_APPLY, |all, state: &State| all.found.sometimes(8, || all_apply(all, state))),
+        Property::sometimes(ALL_APPLY, |all, state: &State| all.found.sometimes(8, || all_apply(state))),
         Property::sometimes(SUCCESSION, |all, state: &State| all.found.sometimes(9, || succession(state))),
         Property::sometimes(REPLACED, |all, state: &State| all.found.sometimes(10, || replaced(state))),
     ];
@@ -117,7 +117,7 @@ fn durable(state: &State) -> bool {
     let majority = voters.len() / 2 + 1;
     committed(state).all(|(index, slot, _)| {
         let lacks = |id: &&u64| {
-            let member = state.members[**id as usize - 1];
+            let member = &state.members[**id as usize - 1];
             index > member.floor && member.disk.synced.log.get(index) != Some(slot)
         };
         voters.iter().filter(lacks).count() < majority
@@ -155,16 +155,17 @@ fn replaced(state: &State) -> bool {
 }
 
 /// The members of the latest configuration.
-fn belonging(state: &State) -> impl Iterator<Item = &'static Member> {
+fn belonging(state: &State) -> impl Iterator<Item = &Member> {
     let conf = state.promises.conf_state();
-    conf.voters.into_iter().chain(conf.learners).map(|id| state.members[id as usize - 1])
+    conf.voters.into_iter().chain(conf.learners).map(|id| &*state.members[id as usize - 1])
 }
 
-fn all_apply(cluster: &Cluster, state: &State) -> bool {
-    let proposals = usize::from(cluster.bounds.proposals);
-    belonging(state).all(|member| {
-        member.image().is_some() && member.state.iter().filter(|slot| is_proposal(**slot)).count() == proposals
-    })
+fn all_apply(state: &State) -> bool {
+    let proposals = usize::from(state.used.proposals);
+    proposals > 0
+        && belonging(state).all(|member| {
+            member.image().is_some() && member.state.iter().filter(|slot| is_proposal(**slot)).count() == proposals
+        })
 }
 
 fn changed(state: &State) -> bool {

@@ -156,6 +156,16 @@ impl Shell {
             Input::Receive(packet) => self.receive(&packet.message),
             Input::Flush => {}
         }
+        self.settle(stall, effects);
+    }
+
+    /// Takes a message, as an input is taken.
+    pub(super) fn take_message(&mut self, message: &Message, stall: bool, effects: &mut Vec<Effect>) {
+        self.receive(message);
+        self.settle(stall, effects);
+    }
+
+    fn settle(&mut self, stall: bool, effects: &mut Vec<Effect>) {
         self.carry_out(stall, effects);
         self.offer_snapshot(effects);
     }

@@ -313,7 +313,7 @@ fn digests_follow_the_exchange_of_members() {
     let memo = Memo::new(&small());
     let born: Vec<_> = (1..=3).map(|id| memo.newborn(id, &small().start())).collect();
     assert_eq!(born[0].digests, born[2].digests, "newborn members are alike");
-    let waited = |at: usize| memo.outcomes(born[at], shell::Input::Timeout)[0].member;
+    let waited = |at: usize| memo.outcomes(&born[at], shell::Input::Timeout)[0].member.clone();
     assert_ne!(waited(0).digests[0], born[0].digests[0]);
     // Exchanging members 1 and 3 makes of what one became what the other became.
     let exchange = symmetry::exchanges(3).iter().position(|p| p[..3] == [2, 1, 0]).expect("an exchange");

@@ -9,7 +9,7 @@ use super::disk::{Content, Entries, Record};
 use super::entry::{Change, Slot, Value};
 use super::member::{Member, Status};
 use super::memo::Cut;
-use super::packet::describe;
+use super::packet::{Packet, describe};
 use super::shell::{Effect, Input};
 
 /// The steps of a path, each with what it did, and the state it ends in.
@@ -18,61 +18,81 @@ pub(super) fn lines(cluster: &Cluster, path: &[(State, Option<Action>)]) -> Vec<
     for (number, (state, action)) in path.iter().enumerate() {
         match action {
             Some(action) => step(cluster, number + 1, state, action, &mut lines),
-            None => {
-                lines.push(END.to_owned());
-                lines.extend(state.members.iter().map(|m| format!("       {}", member(m))));
-                lines.extend(state.wire.iter().map(|p| format!("       on the wire: {}", routed(&p.message))));
-            }
+            None => end(state, &mut lines),
         }
     }
     lines
 }
 
+/// The state that a path ends in.
+pub(super) fn end(state: &State, lines: &mut Vec<String>) {
+    lines.push(END.to_owned());
+    lines.extend(state.members.iter().map(|m| format!("       {}", member(m))));
+    lines.extend(state.wire.iter().map(|p| format!("       on the wire: {}", routed(&p.message))));
+}
+
 fn step(cluster: &Cluster, number: usize, state: &State, action: &Action, lines: &mut Vec<String>) {
-    match *action {
-        Action::Lose { from_wire } => {
-            let message = &state.wire[from_wire].message;
-            lines.push(format!("{number:4}.  {} is lost", routed(message)));
-        }
+    match action {
+        Action::Lose { from_wire } => lines.push(format!("{number:4}.  {}", is_lost(&state.wire[*from_wire]))),
         Action::Cut { at, member } => {
             lines.push(format!("{number:4}.  member {}: the power is cut; {}", at + 1, left(member)));
         }
         Action::Start { at, outcome } => {
             lines.push(format!("{number:4}.  member {} starts", at + 1));
-            effects(cluster, state.members[at], Input::Flush, outcome.cut, outcome.member, lines);
+            effects(cluster, &state.members[*at], Input::Flush, outcome.cut, &outcome.member, lines);
         }
         Action::Take { at, input, outcome, .. } => {
-            let text = match input {
-                Input::Timeout => "waited in vain for a leader".to_owned(),
-                Input::Wait => "no longer keeps to its leader".to_owned(),
-                Input::Beat => "leads on for a tick".to_owned(),
-                Input::Propose(number) => format!("is asked for {}", what(Value::Proposal(number))),
-                Input::Read => "is asked for a read".to_owned(),
-                Input::Change(change, id) => format!("is asked for {}", what(Value::Change(change, id))),
-                Input::Compact => "cuts its log".to_owned(),
-                Input::Transfer(to) => format!("is asked to hand over to {to}"),
-                Input::Receive(packet) => {
-                    format!("receives from {}: {}", packet.message.from, describe(&packet.message))
-                }
-                Input::Flush => "has a disk that catches up".to_owned(),
-            };
-            lines.push(format!("{number:4}.  member {} {text}", at + 1));
-            effects(cluster, state.members[at], input, outcome.cut, outcome.member, lines);
+            lines.push(format!("{number:4}.  member {} {}", at + 1, happens(*input)));
+            effects(cluster, &state.members[*at], *input, outcome.cut, &outcome.member, lines);
         }
     }
 }
 
+/// What happens to a member.
+pub(super) fn happens(input: Input) -> String {
+    match input {
+        Input::Timeout => "waited in vain for a leader".to_owned(),
+        Input::Wait => "no longer keeps to its leader".to_owned(),
+        Input::Beat => "leads on for a tick".to_owned(),
+        Input::Propose(number) => format!("is asked for {}", what(Value::Proposal(number))),
+        Input::Read => "is asked for a read".to_owned(),
+        Input::Change(change, id) => format!("is asked for {}", what(Value::Change(change, id))),
+        Input::Compact => "cuts its log".to_owned(),
+        Input::Transfer(to) => format!("is asked to hand over to {to}"),
+        Input::Receive(packet) => arrives(packet),
+        Input::Flush => "has a disk that catches up".to_owned(),
+    }
+}
+
+/// What a member receives.
+pub(super) fn arrives(packet: &Packet) -> String {
+    format!("receives from {}: {}", packet.message.from, describe(&packet.message))
+}
+
+/// What is lost.
+pub(super) fn is_lost(packet: &Packet) -> String {
+    format!("{} is lost", routed(&packet.message))
+}
+
 /// What the step did, found by doing it again.
 fn effects(cluster: &Cluster, before: &Member, input: Input, cut: Cut, after: &Member, lines: &mut Vec<String>) {
-    if let Status::Broken(why) = &after.status {
-        lines.push(format!("       it panics: {why}"));
-        return;
-    }
     let mut history = before.history.clone();
     if before.image().is_some() {
         history.inputs.push((input, cut == Cut::Stalled));
     }
+    if cut == Cut::Panicked {
+        return carried_out(&[], cut, after, lines);
+    }
     let (_, effects) = history.replay(cluster.bounds.mutant);
+    carried_out(&effects, cut, after, lines);
+}
+
+/// What of the effects happened, and what came in between.
+pub(super) fn carried_out(effects: &[Effect], cut: Cut, after: &Member, lines: &mut Vec<String>) {
+    if let Status::Broken(why) = &after.status {
+        lines.push(format!("       it panics: {why}"));
+        return;
+    }
     let carried = if let Cut::Crashed { effects, .. } = cut { effects } else { effects.len() };
     lines.extend(effects.iter().take(carried).flat_map(describe_effect));
     match cut {
@@ -119,11 +139,12 @@ fn record(record: &Record) -> String {
     }
 }
 
-/// A letter for a proposal, `-` for nothing, `+3`, `^3` and `−3` for adding, promoting and removing a member.
+/// A letter for a proposal, or a number of those behind the letters, `-` for nothing, `+3`, `^3` and `−3` for adding, promoting and removing a member.
 fn what(value: Value) -> String {
     match value {
         Value::Nothing => "-".to_owned(),
-        Value::Proposal(number) => char::from(b'a' + number - 1).to_string(),
+        Value::Proposal(number @ 1..=26) => char::from(b'a' + number - 1).to_string(),
+        Value::Proposal(number) => format!("p{number}"),
         Value::Change(Change::AddLearner, id) => format!("+{id}"),
         Value::Change(Change::Promote, id) => format!("^{id}"),
         Value::Change(Change::Remove, id) => format!("−{id}"),
@@ -149,7 +170,7 @@ fn disk(content: &Content) -> String {
     format!("{} term {} vote {} commit {}", log(&content.log), content.term, content.vote, content.commit)
 }
 
-fn left(member: &Member) -> String {
+pub(super) fn left(member: &Member) -> String {
     format!("its disk holds {}, its state applied {}", disk(&member.disk.synced), member.state.len())
 }
 
