@@ -3,7 +3,7 @@
 //! Records follow each other in one file: the entries of a step, then its term, vote and
 //! commit. What gathers up to a sync is one checksummed frame: a power cut leaves all of
 //! it or nothing.
-//! Mirrors `store/server/src/wal.rs` (F1, F2); entries that replace others stand behind them.
+//! Mirrors `store/core/src/wal.rs` (F1, F2); entries that replace others stand behind them.
 
 use store_core::replica::{Log, Persist};
 

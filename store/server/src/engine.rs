@@ -53,7 +53,7 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::slow::Slow;
 use crate::state::{Received, State, StateError};
-use crate::wal::{Wal, WalError};
+use crate::wal::{self, Wal, WalError};
 use owner::OwnerTiming;
 use requests::{Answering, WAITING_BYTES_MAX, WAITING_MAX};
 pub(crate) use snapshots::Copied;
@@ -265,10 +265,11 @@ impl Engine {
         let id = identity.id;
         let copies = config.data_dir.join(snapshots::FOLDER);
         snapshots::prepare(&copies)?;
-        let (applied, applied_term) = state.applied()?;
+        let position = state.applied()?;
+        let (applied, _) = position;
         // Before its first snapshot, one that joins knows nobody who votes: the leader will tell.
         let conf_state = if applied == 0 { ConfState::default() } else { identity.members.conf_state() };
-        let (wal, log) = Wal::open(&config.data_dir.join("log"), applied, applied_term, conf_state)?;
+        let (wal, log) = wal::open(&config.data_dir.join("log"), position, conf_state)?;
         let ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
         let timing = Timing::spread(usize::try_from(ticks).unwrap_or(10).max(2), 1);
         let replica = Replica::new(id, boot, timing, applied, log);
