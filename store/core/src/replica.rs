@@ -22,12 +22,14 @@
 
 mod image;
 mod log;
+mod reads;
 #[cfg(test)]
 mod tests;
 mod watchdog;
 
 pub use image::{Image, Peer, Read};
 pub use log::Log;
+pub use reads::Reads;
 pub use watchdog::Watchdog;
 
 use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType, Snapshot};
@@ -67,8 +69,21 @@ impl Timing {
     }
 }
 
+/// How much of the log is kept that the state has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Entries and bytes, for followers that are a little behind.
+    pub entries: usize,
+    /// See `entries`.
+    pub bytes: u64,
+    /// Bytes for one that is being sent a snapshot; beyond, it needs another.
+    pub bytes_max: u64,
+}
+
 /// Bytes of entries in one message.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Ticks from when one member stands early to when the next does.
+const STAND_EARLY_TICKS: u64 = 3;
 /// Messages on their way to one peer.
 const INFLIGHT_MESSAGES_MAX: usize = 256;
 /// Bytes of entries proposed and not committed; more are refused.
@@ -188,6 +203,21 @@ impl Replica {
         if !self.must_not_stand() {
             // Fails only for a stopped node, which this crate never makes.
             let _ = self.node.campaign();
+        }
+    }
+
+    /// Without any leader known, members stand one after the other: the first start
+    /// needs no whole election timeout, and pre-vote makes it harmless.
+    pub fn stand_early(&mut self, tick: u64) {
+        if self.leader() != 0 {
+            return;
+        }
+        let mut voters = self.conf_state().voters;
+        voters.sort_unstable();
+        let Some(rank) = voters.iter().position(|id| *id == self.id()) else { return };
+        let (rank, round) = (rank as u64, STAND_EARLY_TICKS * voters.len() as u64);
+        if tick % round == (1 + STAND_EARLY_TICKS * rank) % round {
+            self.campaign();
         }
     }
 
@@ -337,6 +367,16 @@ impl Replica {
             _ => progress.recent_active.then_some(progress.matched),
         });
         needed.min()
+    }
+
+    /// Up to where the log may be cut, of what is durably applied: followers that are behind still need the rest,
+    /// as long as it fits into memory.
+    #[must_use]
+    pub fn compactable(&self, flushed: u64, retention: &Retention) -> u64 {
+        let log = self.log();
+        let kept = log.index_before(retention.entries, retention.bytes);
+        let needed = self.needed_from().unwrap_or(kept).min(kept);
+        flushed.min(needed.max(log.index_before(usize::MAX, retention.bytes_max)))
     }
 
     /// Whether a member is being sent a snapshot.

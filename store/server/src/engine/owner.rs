@@ -1,7 +1,5 @@
 //! The owner: the one thread that touches the replica.
 
-mod reads;
-
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -11,8 +9,9 @@ use raft::eraftpb::{ConfChange, HardState};
 use store_core::errors::RequestError;
 use store_core::lease::{Lessor, Renewal};
 use store_core::membership::Members;
-use store_core::replica::{Replica, Step, Watchdog};
+use store_core::replica::{Reads, Replica, Retention, Step, Watchdog};
 use store_core::wire::{AlarmType, Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::ToState;
@@ -20,15 +19,11 @@ use super::persist::ToLog;
 use super::{End, Engine, Input, Position};
 use crate::peers::Peers;
 use crate::state::Received;
-use reads::Reads;
 
 /// Inputs taken before effects are carried out: what comes together is proposed together.
 const INPUTS_AT_ONCE: usize = 512;
-/// Entries and bytes kept in memory for followers that are a little behind.
-const KEEP_ENTRIES: usize = 5_000;
-const KEEP_BYTES: u64 = 32 << 20;
-/// Bytes of entries kept for one that is being sent a snapshot; beyond, it needs another.
-const LOG_BYTES_MAX: u64 = 512 << 20;
+/// What is kept of the log in memory.
+const RETENTION: Retention = Retention { entries: 5_000, bytes: 32 << 20, bytes_max: 512 << 20 };
 /// Ticks after which a copy of the state that nobody is sent goes.
 const COPY_IDLE_TICKS: u64 = 100;
 /// Ticks that a removed member stays, so that its last messages leave and another leads.
@@ -37,6 +32,9 @@ const LEAVE_TICKS: u64 = 10;
 const STALL_ELECTIONS: u64 = 2;
 /// Ticks between two looks at leases.
 const LEASE_TICKS: u64 = 5;
+
+/// Who waits until he may read.
+type Reader = oneshot::Sender<Result<(), RequestError>>;
 
 /// What the owner must know of time.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +53,7 @@ pub(super) struct Owner {
     tick: Duration,
     ticks: u64,
     begun: Instant,
-    reads: Reads,
+    reads: Reads<Reader>,
     lessor: Lessor,
     disk: Watchdog,
     /// What leases are given when another leads: nobody could renew meanwhile.
@@ -189,7 +187,7 @@ impl Owner {
                 self.answer_reads();
             }
             Input::Flushed { index } => {
-                let index = self.compactable(index);
+                let index = self.replica.compactable(index, &RETENTION);
                 self.replica.compact_log(index);
                 let _ = self.to_log.send(ToLog::Release(index));
             }
@@ -265,7 +263,7 @@ impl Owner {
             return self.take(Input::Failed(why.to_owned()));
         }
         self.replica.tick();
-        self.stand_early();
+        self.replica.stand_early(self.ticks);
         self.hand_over_if_stalled();
         self.retry_reads();
         if self.ticks.is_multiple_of(LEASE_TICKS) && self.lessor.leads() {
@@ -302,27 +300,17 @@ impl Owner {
         }
     }
 
-    /// Up to where the log may be cut, of what is durably applied: followers that are behind still need the rest,
-    /// as long as it fits into memory.
-    fn compactable(&self, flushed: u64) -> u64 {
-        let log = self.replica.log();
-        let kept = log.index_before(KEEP_ENTRIES, KEEP_BYTES);
-        let needed = self.replica.needed_from().unwrap_or(kept).min(kept);
-        flushed.min(needed.max(log.index_before(usize::MAX, LOG_BYTES_MAX)))
+    /// What was asked for may be lost on its way.
+    fn retry_reads(&mut self) {
+        if self.reads.retry(self.ticks) {
+            self.engine.metrics.slow_read_indexes.inc();
+        }
     }
 
-    /// Without any leader known, members stand one after the other: the first start
-    /// needs no whole election timeout, and pre-vote makes it harmless.
-    fn stand_early(&mut self) {
-        if self.replica.leader() != 0 {
-            return;
-        }
-        let mut voters = self.replica.conf_state().voters;
-        voters.sort_unstable();
-        let Some(rank) = voters.iter().position(|id| *id == self.replica.id()) else { return };
-        let (rank, round) = (rank as u64, 3 * voters.len() as u64);
-        if self.ticks % round == (1 + 3 * rank) % round {
-            self.replica.campaign();
+    fn answer_reads(&mut self) {
+        for reader in self.reads.ready(self.engine.applied()) {
+            // The client may have gone.
+            let _ = reader.send(Ok(()));
         }
     }
 
@@ -332,7 +320,7 @@ impl Owner {
 
     /// Carries out effects until there are none.
     fn carry_out(&mut self) {
-        self.ask_for_reads();
+        self.reads.ask(self.ticks, &mut self.replica, |reader| !reader.is_closed());
         while let Some(step) = self.replica.poll() {
             self.step(step);
         }
@@ -381,7 +369,8 @@ impl Owner {
         if !step.apply.is_empty() {
             let _ = self.to_state.send(ToState::Apply(step.apply));
         }
-        self.reads_confirmed(&step.reads);
+        self.reads.confirm(&step.reads);
+        self.answer_reads();
         if let Some((leader, is_self)) = step.leader {
             self.leader_changed(leader, is_self);
         }
@@ -397,7 +386,7 @@ impl Owner {
         self.decide_older();
         self.lessor.resign();
         self.take_over_leases();
-        self.ask_again();
+        self.reads.ask_again();
     }
 
     /// With a new leader's first entry all is decided that was in the logs of leaders before it: the rest isn't waited for.
