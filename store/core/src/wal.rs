@@ -7,7 +7,8 @@
 //! Invariants
 //!   F1  What was synced is read back, or opening fails: a torn last frame of the last
 //!       segment is cut off, damage anywhere else is refused and named.
-//!   F2  Entries that replace others stand behind them; reading lets the last win.
+//!   F2  Entries that replace others stand behind them; reading lets the last win. A segment that doesn't begin where
+//!       the one before it ends begins the log anew.
 //! Checked by: sim/, byte by byte under power cuts.
 
 mod frame;
@@ -139,7 +140,11 @@ impl<S: Segments> Wal<S> {
                     KIND_START => {
                         let (before, term) = unpair(&payload).ok_or_else(|| damaged("a start record is short"))?;
                         last = (before, term);
-                        log.get_or_insert_with(|| Log::new(before, term, conf_state.clone()));
+                        // Else the log began anew behind a snapshot. Its older segments are gone, or a power cut
+                        // brought them back.
+                        if log.as_ref().map(end) != Some(last) {
+                            log = Some(Log::new(before, term, conf_state.clone()));
+                        }
                     }
                     KIND_ENTRY => {
                         let entry = Entry::parse_from_bytes(&payload).map_err(|_| damaged("an entry can't be read"))?;
@@ -289,6 +294,12 @@ impl<S: Segments> Wal<S> {
     pub fn into_segments(self) -> S {
         self.segments
     }
+}
+
+/// Index and term of a log's last entry.
+fn end(log: &Log) -> (u64, u64) {
+    let index = raft::Storage::last_index(log).unwrap_or(0);
+    (index, raft::Storage::term(log, index).unwrap_or(0))
 }
 
 fn encode(message: &impl protobuf::Message) -> Vec<u8> {

@@ -219,3 +219,30 @@ fn entries_that_replace_some_of_a_deleted_segment_are_read() {
     let (_, log) = open_at(&disk, (3, 2)).expect("opened");
     assert_eq!(indexes(&log), [(3, 2), (4, 2)]);
 }
+
+/// F2: a removed file is gone for sure only once its folder is synced.
+#[test]
+fn segments_from_before_a_snapshot_that_come_back_are_passed_over() {
+    let disk = Memory::default();
+    let (mut wal, _) = open(&disk).expect("opened");
+    wal.push(&[entry(1, 1), entry(2, 1)], None);
+    wal.flush(true).expect("written");
+    let older = disk.0.borrow().clone();
+    wal.reset(7, 2, &HardState { term: 2, commit: 7, ..HardState::default() }).expect("begun anew");
+    wal.push(&[entry(8, 2)], None);
+    wal.flush(true).expect("written");
+    drop(wal);
+    disk.0.borrow_mut().extend(older);
+    let (_, log) = open_at(&disk, (7, 2)).expect("opened");
+    assert_eq!((indexes(&log), log.first_index().expect("known")), (vec![(8, 2)], 8));
+    // A snapshot may be of an index that the older ones have as well.
+    let (mut wal, _) = open_at(&disk, (7, 2)).expect("opened");
+    wal.push(&[entry(9, 2), entry(10, 2)], None);
+    wal.flush(true).expect("written");
+    let older = disk.0.borrow().clone();
+    wal.reset(9, 3, &HardState { term: 3, commit: 9, ..HardState::default() }).expect("begun anew");
+    drop(wal);
+    disk.0.borrow_mut().extend(older);
+    let (_, log) = open_at(&disk, (9, 3)).expect("opened");
+    assert_eq!((indexes(&log), log.term(9).expect("known")), (vec![], 3));
+}
