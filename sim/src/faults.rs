@@ -1,0 +1,177 @@
+//! What breaks, and how it is mended.
+
+use crate::disk;
+use crate::network::Fate;
+use crate::queue::{MS, SECOND, Time};
+use crate::run::FAULTS;
+use crate::world::{Event, World};
+
+/// What is to be mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// All links.
+    Network,
+}
+
+impl World {
+    /// The next fault, unless all is to be calm.
+    pub(crate) fn break_something(&mut self) {
+        if self.shared.calm {
+            return;
+        }
+        let (every, members) = (self.shared.limits.fault_every, self.shared.members());
+        let next = self.shared.chance.around(every) + 10 * MS;
+        self.shared.queue.after(next, Event::Break);
+        let id = self.shared.any_member();
+        let leader = self.members.iter().find(|m| m.run.as_ref().is_some_and(|run| run.replica.is_leader()));
+        // Leaders have the most to lose.
+        let id = leader.map(|member| member.id).filter(|_| self.shared.chance.once_in(2)).unwrap_or(id);
+        match self.shared.chance.below(12) {
+            0..3 => self.crash(id),
+            3 => (1..=members).for_each(|id| self.crash(id)),
+            4..7 => self.partition(id),
+            7 => self.reset_links(),
+            8 => {
+                let pause = self.shared.chance.around(2 * SECOND).min(8 * SECOND);
+                let until = (self.shared.queue.now() + pause).min(FAULTS);
+                self.member(id).paused_until = until;
+            }
+            9 => {
+                let stall = self.shared.chance.around(2 * SECOND).min(10 * SECOND);
+                let until = (self.shared.queue.now() + stall).min(FAULTS);
+                self.member(id).stall(until);
+            }
+            10 => {
+                if let Some(run) = &mut self.member(id).run {
+                    run.fill_disk();
+                }
+            }
+            _ => {
+                self.crash(id);
+                self.partition(id);
+            }
+        }
+    }
+
+    pub(crate) fn crash(&mut self, id: u64) {
+        let power = self.shared.chance.once_in(2);
+        let Self { shared, members, .. } = self;
+        let member = &mut members[id as usize - 1];
+        if member.run.is_none() {
+            return;
+        }
+        member.paused_until = 0;
+        shared.crashes += 1;
+        member.crash(power, shared);
+        self.down(id);
+    }
+
+    /// A member has ended: what was sent to it is lost, and it is started again.
+    fn down(&mut self, id: u64) {
+        let shared = &mut self.shared;
+        let now = shared.queue.now();
+        for peer in (1..=shared.members()).filter(|peer| *peer != id) {
+            shared.link(peer, id).reset(now, true);
+            let lose = shared.chance.once_in(2);
+            shared.link(id, peer).reset(now, lose);
+        }
+        let at_once = shared.chance.once_in(3);
+        let wait = if at_once { shared.chance.below(20 * MS) } else { 50 * MS + shared.chance.around(2 * SECOND) };
+        shared.queue.after(wait, Event::Start(id));
+    }
+
+    /// A member's disk failed: it ends, and somebody makes room and starts it again.
+    pub(crate) fn fail(&mut self, id: u64, fault: disk::Fault) {
+        let now = self.shared.queue.now();
+        if fault != disk::Fault::Full {
+            self.shared.canon.violate(now, format!("member {id} finds its log damaged: {fault:?}"));
+        }
+        let Self { shared, members, .. } = self;
+        members[id as usize - 1].crash(false, shared);
+        self.down(id);
+    }
+
+    pub(crate) fn start(&mut self, id: u64) {
+        let Self { shared, members, .. } = self;
+        let member = &mut members[id as usize - 1];
+        if member.run.is_some() {
+            return;
+        }
+        if let Err(fault) = member.start(shared) {
+            shared.canon.violate(shared.queue.now(), format!("member {id} doesn't start: {fault:?}"));
+        }
+    }
+
+    /// Cuts a group off from the others, or one direction, for a while.
+    fn partition(&mut self, id: u64) {
+        let (shared, members) = (&mut self.shared, self.members.len() as u64);
+        let fate = if shared.chance.once_in(2) { Fate::Cut } else { Fate::Held };
+        let one_way = shared.chance.once_in(3);
+        let alone = shared.chance.once_in(2);
+        let inside: Vec<bool> =
+            (1..=members).map(|other| other == id || (!alone && shared.chance.once_in(2))).collect();
+        for from in 1..=members {
+            for to in 1..=members {
+                let (a, b) = (inside[from as usize - 1], inside[to as usize - 1]);
+                if a != b && (!one_way || a) {
+                    shared.link(from, to).fate = fate;
+                }
+            }
+        }
+        let wait = 100 * MS + shared.chance.around(2 * SECOND);
+        shared.queue.after(wait, Event::Mend(Fault::Network));
+    }
+
+    fn reset_links(&mut self) {
+        let (shared, members) = (&mut self.shared, self.members.len() as u64);
+        let now = shared.queue.now();
+        for from in 1..=members {
+            for to in 1..=members {
+                if shared.chance.once_in(2) {
+                    let lose = shared.chance.once_in(2);
+                    shared.link(from, to).reset(now, lose);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn mend(&mut self, fault: Fault) {
+        let Fault::Network = fault;
+        let members = self.members.len() as u64;
+        for from in 1..=members {
+            for to in 1..=members {
+                self.mend_link(from, to);
+            }
+        }
+    }
+
+    fn mend_link(&mut self, from: u64, to: u64) {
+        let shared = &mut self.shared;
+        let now = shared.queue.now();
+        let link = shared.link(from, to);
+        let was = std::mem::replace(&mut link.fate, Fate::Open);
+        if was == Fate::Cut {
+            link.reset(now, true);
+        }
+        let held: Vec<_> = link.held.drain(..).collect();
+        let arrival = link.send(now, 0);
+        if let Some((_, connection)) = arrival {
+            for frame in held {
+                shared.queue.at(now, Event::Deliver { from, to, connection, frame });
+            }
+        }
+    }
+
+    /// All is mended, and nothing breaks any more.
+    pub(crate) fn calm_down(&mut self) {
+        self.shared.calm = true;
+        self.mend(Fault::Network);
+        let now: Time = self.shared.queue.now();
+        for id in 1..=self.members.len() as u64 {
+            let member = self.member(id);
+            member.paused_until = member.paused_until.min(now);
+            member.stall(now);
+            self.start(id);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Whole clusters of stores in one thread, under virtual time.
+//!
+//! [`run`] takes a seed and does a run: production code of `store-core` decides, everything around it is modelled, time
+//! and all that may break. What a seed does once it does again.
+//!
+//! In reading order: `queue` (time), `chance`, `disk`, `network`, `state`, `member` (the shell), `stream` (watches),
+//! `clients`, `holders` (leases), `watchers`, `canon` (what is true), `world`, `faults`, `run` (what is checked).
+
+mod canon;
+mod chance;
+mod clients;
+mod disk;
+mod faults;
+mod holders;
+mod member;
+mod mutant;
+mod network;
+mod queue;
+mod run;
+mod state;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod watchers;
+mod world;
+
+pub use mutant::Mutant;
+pub use run::{Report, run};

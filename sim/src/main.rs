@@ -1,0 +1,93 @@
+//! `sim`: runs clusters by seeds until something is violated, and says how to see it again.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum as _};
+use sim::{Mutant, Report, run};
+
+/// Runs whole clusters of stores under virtual time, with faults, and checks what clients see.
+#[derive(Parser)]
+#[command(name = "sim")]
+struct Cli {
+    /// The first seed; without it, another one each time.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs, with a seed each; with `--seed` alone it is one, without it 100.
+    #[arg(long)]
+    runs: Option<u64>,
+    /// Seconds of real time instead.
+    #[arg(long, conflicts_with = "runs")]
+    seconds: Option<u64>,
+    /// Members, 1 to 5; without it as the seed says.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=5))]
+    members: Option<u64>,
+    /// A seeded bug.
+    #[arg(long)]
+    mutant: Option<Mutant>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let first = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    println!("seed {first}");
+    // What panics is told as a violation.
+    std::panic::set_hook(Box::new(|_| {}));
+    let runs = match (cli.seconds, cli.runs, cli.seed) {
+        (Some(_), ..) => u64::MAX,
+        (None, Some(runs), _) => runs,
+        (None, None, Some(_)) => 1,
+        (None, None, None) => 100,
+    };
+    let limit = cli.seconds.map_or(Duration::MAX, Duration::from_secs);
+    let (begun, worked) = (Instant::now(), core_time());
+    let mut reports = Vec::new();
+    let mut failed = false;
+    for seed in first.. {
+        if failed || reports.len() as u64 == runs || begun.elapsed() >= limit {
+            break;
+        }
+        let report = run(seed, cli.members, cli.mutant);
+        failed = !report.violations.is_empty();
+        if failed {
+            println!("seed {seed} fails:");
+            report.violations.iter().for_each(|what| println!("  {what}"));
+            println!("again: {}", again(seed, &cli));
+        }
+        reports.push(report);
+    }
+    // Of one core: what others do meanwhile doesn't count.
+    let took = core_time().zip(worked).map_or(begun.elapsed(), |(now, then)| now.saturating_sub(then));
+    tell(&reports, took);
+    ExitCode::from(u8::from(failed))
+}
+
+fn tell(reports: &[Report], took: Duration) {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let seconds = sum(|report| report.time) as f64 / 1e6;
+    println!(
+        "{} runs: {} operations, {} events watched, {} renewals; {} crashes, {} reigns, {} snapshots taken",
+        reports.len(),
+        sum(|report| report.operations as u64),
+        sum(|report| report.watched),
+        sum(|report| report.renewed),
+        sum(|report| report.disturbed.0),
+        sum(|report| report.disturbed.1),
+        sum(|report| report.disturbed.2),
+    );
+    let (steps, took) = (sum(|report| report.events), took.as_secs_f64());
+    println!("{steps} steps, {seconds:.0} s of clusters in {took:.2} s of one core: {:.0} a second", seconds / took);
+}
+
+/// For how long this thread has had a core; `None` where the system doesn't say.
+fn core_time() -> Option<Duration> {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    told.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+fn again(seed: u64, cli: &Cli) -> String {
+    let members = cli.members.map(|members| format!(" --members {members}")).unwrap_or_default();
+    let name = cli.mutant.and_then(|mutant| mutant.to_possible_value());
+    let mutant = name.map(|value| format!(" --mutant {}", value.get_name())).unwrap_or_default();
+    format!("cargo run -p sim --release -- --seed {seed}{members}{mutant}")
+}

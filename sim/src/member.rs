@@ -1,0 +1,259 @@
+//! A member: what the threads of `store/server/src/engine` do, on virtual time.
+//!
+//! The owner takes inputs and carries out the replica's steps; the log thread writes what has gathered, one sync for it
+//! all; the state thread applies. Each takes its time, and a crash may fall in between.
+
+mod calls;
+mod owner;
+mod threads;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use raft::eraftpb::{HardState, Message};
+use store_core::lease::Lessor;
+use store_core::membership::Members;
+use store_core::replica::{Reads, Replica, Timing, Watchdog};
+use store_core::wal::Wal;
+use store_core::watch::Ring;
+
+use crate::disk::{Fault, Files};
+use crate::mutant::Mutant;
+use crate::queue::{MS, Time};
+use crate::state::{Content, State};
+use crate::stream::{self, Stream};
+use crate::world::{Event, Shared};
+pub(crate) use calls::{Call, Origin, Reply, Want};
+use threads::{ToLog, ToState};
+
+/// Time between ticks, by the member's own clock.
+const TICK: Time = 100 * MS;
+/// Ticks for which a member keeps to its leader.
+const ELECTION_TICKS: u64 = 10;
+
+/// What the owner is told.
+pub(crate) enum Input {
+    Message(Box<Message>),
+    /// A call that may go on.
+    Call(u64),
+    Persisted(u64),
+    Applied(u64),
+    Flushed(u64),
+    Leases {
+        granted: Vec<(i64, i64)>,
+        ended: Vec<i64>,
+        checkpoints: Vec<(i64, i64)>,
+    },
+    Copied(Rc<Content>),
+    /// A snapshot and who sends it.
+    Received(Box<Message>, Rc<Content>),
+    SnapshotSent {
+        peer: u64,
+        delivered: bool,
+    },
+    Unreachable(u64),
+    Vote {
+        index: u64,
+        hash: Vec<u8>,
+    },
+    Failed(Fault),
+}
+
+/// A member, running or not.
+pub(crate) struct Member {
+    pub(crate) id: u64,
+    boots: u64,
+    /// How fast its clock goes, in millionths.
+    pub(crate) rate: u64,
+    /// It stands still until then.
+    pub(crate) paused_until: Time,
+    /// Its disk hangs until then.
+    pub(crate) stalled_until: Time,
+    /// What a member that doesn't run has on its disks.
+    files: Files,
+    content: Rc<Content>,
+    pub(crate) run: Option<Running>,
+}
+
+/// A running member.
+pub(crate) struct Running {
+    pub(crate) id: u64,
+    pub(crate) boot: u64,
+    rate: u64,
+    begun: Time,
+    stalled_until: Time,
+    pub(crate) replica: Replica,
+    pub(crate) wal: Wal<Files>,
+    pub(crate) state: State,
+    hard_state: HardState,
+    inbox: VecDeque<Input>,
+    owner_due: bool,
+    log_queue: VecDeque<ToLog>,
+    log_busy: bool,
+    /// Of the batch that is being written: the last step, what leaves behind it, what is released then.
+    writing: (Option<u64>, Vec<Message>, Option<u64>),
+    state_queue: VecDeque<ToState>,
+    state_busy: bool,
+    entries_since_flush: u64,
+    collecting: bool,
+    ticks: u64,
+    reads: Reads<u64>,
+    lessor: Lessor,
+    disk: Watchdog,
+    building: bool,
+    copy_idle_since: u64,
+    copied: Option<Rc<Content>>,
+    undecided: Option<u64>,
+    received: Option<Rc<Content>>,
+    /// Changes of leaders that this member knows of.
+    leaders: u64,
+    calls: BTreeMap<u64, Call>,
+    next_call: u64,
+    pub(crate) ring: Ring,
+    pub(crate) published: i64,
+    pub(crate) streams: BTreeMap<stream::Id, Stream>,
+    /// The disk failed: the member ends.
+    pub(crate) failed: Option<Fault>,
+    /// Last entry that the log was given, of a mutant.
+    log_end: u64,
+}
+
+impl Member {
+    pub(crate) fn new(id: u64, rate: u64, founders: &Members) -> Self {
+        Self {
+            id,
+            boots: 0,
+            rate,
+            paused_until: 0,
+            stalled_until: 0,
+            files: Files::default(),
+            content: Rc::new(Content::founded(founders)),
+            run: None,
+        }
+    }
+
+    /// Starts from what is on the disks.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub(crate) fn start(&mut self, shared: &mut Shared) -> Result<(), Fault> {
+        self.boots += 1;
+        self.files.full = false;
+        loop {
+            let files = std::mem::take(&mut self.files);
+            let state = State::open(self.content.clone());
+            let conf_state = state.machine.members.conf_state();
+            let (mut wal, log) = Wal::open(files, shared.limits.segment_bytes, self.content.applied, conf_state)?;
+            if shared.chance.once_in(8) {
+                // It is stopped again before it is there.
+                self.files = wal.into_segments();
+                self.files.crash(shared.chance.once_in(2), &mut shared.chance);
+                continue;
+            }
+            wal.segments().settle();
+            // Members that lose their leader stand at different times; raft-rs is left no choice of its own.
+            let campaign = shared.chance.between(ELECTION_TICKS, 2 * ELECTION_TICKS - 1);
+            let timing = Timing::fixed(ELECTION_TICKS as usize, 1, campaign as usize);
+            let boot = if shared.mutant == Some(Mutant::SameBoot) { 1 } else { self.boots };
+            let hard_state = log.hard_state().clone();
+            let replica = Replica::new(self.id, boot, timing, self.content.applied.0, log);
+            let published = state.machine.mvcc.revision();
+            self.run = Some(Running {
+                id: self.id,
+                boot: self.boots,
+                rate: self.rate,
+                begun: shared.queue.now(),
+                stalled_until: self.stalled_until,
+                replica,
+                wal,
+                state,
+                hard_state,
+                inbox: VecDeque::new(),
+                owner_due: false,
+                log_queue: VecDeque::new(),
+                log_busy: false,
+                writing: (None, Vec::new(), None),
+                state_queue: VecDeque::new(),
+                state_busy: false,
+                entries_since_flush: 0,
+                collecting: true,
+                ticks: 0,
+                reads: Reads::default(),
+                lessor: Lessor::new(shared.limits.checkpoint_ms),
+                disk: Watchdog::default(),
+                building: false,
+                copy_idle_since: 0,
+                copied: None,
+                undecided: None,
+                received: None,
+                leaders: 0,
+                calls: BTreeMap::new(),
+                next_call: self.id.rotate_left(48) ^ (self.boots << 32),
+                ring: Ring::bounded(published, shared.limits.ring_changes),
+                published,
+                streams: BTreeMap::new(),
+                failed: None,
+                log_end: 0,
+            });
+            shared.queue.after(shared.chance.below(TICK), Event::Tick(self.id, self.boots));
+            return Ok(());
+        }
+    }
+
+    /// Ends at once: by a signal, or with `power` the whole machine.
+    pub(crate) fn crash(&mut self, power: bool, shared: &mut Shared) {
+        let Some(mut run) = self.run.take() else { return };
+        run.drop_calls(shared);
+        run.drop_streams(shared);
+        self.content = run.state.flushed.clone();
+        self.files = run.wal.into_segments();
+        self.files.crash(power, &mut shared.chance);
+    }
+
+    /// Has the disk hang, or go on.
+    pub(crate) fn stall(&mut self, until: Time) {
+        self.stalled_until = until;
+        if let Some(run) = &mut self.run {
+            run.stalled_until = until;
+        }
+    }
+}
+
+impl Running {
+    /// What its own clock says, in milliseconds since it started.
+    fn now_ms(&self, shared: &Shared) -> u64 {
+        (shared.queue.now() - self.begun) * self.rate / 1_000_000 / MS
+    }
+
+    /// How things are.
+    pub(crate) fn words(&self) -> String {
+        let Self { id, replica, state, log_queue, state_queue, inbox, building, .. } = self;
+        format!(
+            "member {id}: leader {}, term {}, log {:?}, committed {}, applied {}, needed {:?}, sends snapshot {}, wants \
+             {:?}, builds {building}, copy {:?}, queues {} {} {}",
+            replica.leader(),
+            replica.term(),
+            replica.log_range(),
+            replica.committed(),
+            state.content.applied.0,
+            replica.needed_from(),
+            replica.sends_snapshot(),
+            replica.wanted_snapshot(),
+            self.copied.as_ref().map(|copied| copied.applied),
+            inbox.len(),
+            log_queue.len(),
+            state_queue.len(),
+        )
+    }
+
+    /// Gives the owner something to do.
+    pub(crate) fn tell(&mut self, input: Input, shared: &mut Shared) {
+        self.inbox.push_back(input);
+        if !self.owner_due {
+            self.owner_due = true;
+            // What comes meanwhile is taken with it.
+            let wait = if shared.chance.once_in(500) { shared.chance.below(20 * MS) } else { shared.chance.below(40) };
+            shared.queue.after(wait, Event::Owner(self.id, self.boot));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One run: faults for a while, then calm; and what is checked then.
+
+use std::panic::AssertUnwindSafe;
+
+use models::history::{self, Change, History, Operation, Outcome, Request, Step, Verdict};
+
+use crate::member::Running;
+use crate::mutant::Mutant;
+use crate::queue::{SECOND, Time};
+use crate::world::World;
+
+/// For how long things break.
+pub(crate) const FAULTS: Time = 30 * SECOND;
+/// Within this time of calm there is a leader, all clients are answered and all members agree.
+const RECOVERY: Time = 8 * SECOND;
+/// For how long calm lasts: leases that nobody renews end in it.
+const CALM: Time = 15 * SECOND;
+
+/// What a run was.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What must not be; none if all is well.
+    pub violations: Vec<String>,
+    /// Virtual time, in microseconds.
+    pub time: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// Operations that clients recorded.
+    pub operations: usize,
+    /// Events that watchers were given.
+    pub watched: u64,
+    /// Renewals of leases that were answered.
+    pub renewed: u64,
+    /// Crashes, reigns of leaders, snapshots that members took.
+    pub disturbed: (u64, u64, u64),
+    /// A hash of all that was applied: the same seed gives the same.
+    pub hash: u64,
+}
+
+/// Runs a cluster by a seed. `members`: one to five; `None`: as the seed says.
+#[must_use]
+pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
+    let members = members.unwrap_or([1, 2, 3, 3, 3, 3, 4, 5][(seed % 8) as usize]).clamp(1, 5);
+    let mut world = World::new(seed, members, mutant);
+    // Production code asserts what must hold.
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| drive(&mut world)));
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let now = world.shared.queue.now();
+        world.shared.canon.violate(now, format!("a member panics: {}", text.unwrap_or_default()));
+    }
+    let (_, hash) = world.shared.canon.end();
+    let hash = hash.map_or(0, |hash| hash.iter().fold(0, |sum: u64, byte| sum.rotate_left(8) ^ u64::from(*byte)));
+    Report {
+        violations: std::mem::take(&mut world.shared.canon.violations),
+        time: world.shared.queue.now(),
+        events: world.shared.queue.planned(),
+        operations: world.shared.operations.len(),
+        watched: world.watchers.iter().map(|watcher| watcher.events).sum(),
+        renewed: world.holders.iter().map(|holder| holder.renewed).sum(),
+        disturbed: (world.shared.crashes, world.shared.canon.reigns(), world.shared.canon.snapshots),
+        hash: hash ^ world.shared.queue.planned().rotate_left(32),
+    }
+}
+
+fn drive(world: &mut World) {
+    world.begin();
+    world.run_until(FAULTS);
+    if !world.shared.canon.violations.is_empty() {
+        return;
+    }
+    world.calm_down();
+    let before: Vec<u64> = world.clients.iter().map(|client| client.answered).collect();
+    world.run_until(FAULTS + RECOVERY);
+    if !world.shared.canon.violations.is_empty() {
+        return;
+    }
+    recovered(world, &before);
+    world.run_until(FAULTS + CALM);
+    if world.shared.canon.violations.is_empty() {
+        linearizable(world);
+    }
+}
+
+/// There is a leader, all clients were answered, members and watchers have all that was a second ago.
+fn recovered(world: &mut World, before: &[u64]) {
+    let now = world.shared.queue.now();
+    let mut wrong = Vec::new();
+    let leaders = world.members.iter().filter(|m| m.run.as_ref().is_some_and(|run| run.replica.is_leader()));
+    if leaders.count() != 1 {
+        wrong.push("there isn't one leader".to_owned());
+    }
+    for (number, client) in world.clients.iter().enumerate() {
+        if client.answered <= before[number] {
+            wrong.push(format!("client {number} isn't answered"));
+        }
+    }
+    let ((then, _), revision) = (world.shared.canon.end(), world.shared.canon.revision());
+    world.run_until(now + SECOND);
+    for member in &world.members {
+        let applied = member.run.as_ref().map(|run| run.state.content.applied.0);
+        if applied.is_none_or(|applied| applied < then) {
+            wrong.push(format!("member {} has applied {applied:?} of {then}", member.id));
+        }
+    }
+    for (number, watcher) in world.watchers.iter().enumerate() {
+        if let Some(told) = watcher.lacks(&world.shared.canon).filter(|told| told.revision <= revision) {
+            wrong.push(format!("watcher {number} isn't told of {told:?}"));
+        }
+    }
+    if !wrong.is_empty() {
+        wrong.extend(world.members.iter().filter_map(|member| member.run.as_ref()).map(Running::words));
+    }
+    for what in wrong {
+        world.shared.canon.violate(now, format!("{} s after all is well again: {what}", RECOVERY / SECOND));
+    }
+}
+
+/// What clients saw has an order that explains it.
+fn linearizable(world: &mut World) {
+    let now = world.shared.queue.now();
+    let mut history = History { begins_at: 1, operations: world.shared.operations.clone(), changes: Vec::new() };
+    // Asked and not answered yet.
+    history.operations.extend(world.clients.iter().filter_map(|client| client.pending(now)));
+    history.operations.extend(world.holders.iter().filter_map(|holder| holder.pending(now)));
+    for (revision, written) in (2..).zip(&world.shared.canon.written) {
+        let events: Vec<_> = written.events.iter().map(|told| (told.key.clone(), told.value.clone())).collect();
+        if events.iter().any(|(key, _)| key.starts_with('l')) && written.events.iter().any(|told| told.value.is_none())
+        {
+            // Leases end by themselves, or by holders, which record no more of them than this.
+            let success = events.iter().map(|(key, _)| Step::Delete(key.clone())).collect();
+            let request = Request { success, ..Request::default() };
+            let outcome = Outcome::Unknown("a lease ended".to_owned());
+            history.operations.push(Operation { client: u32::MAX, called: 0, returned: now * 1000, request, outcome });
+        }
+        history.changes.push(Change { revision, events });
+    }
+    let report = history::check(&history);
+    for verdict in [report.by_revisions, report.by_search] {
+        if let Verdict::Violated(violation) = verdict {
+            world.shared.canon.violate(now, format!("not linearizable: {}", violation.words(&history)));
+        }
+    }
+}

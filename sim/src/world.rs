@@ -1,0 +1,451 @@
+//! The cluster and everybody around it, moved by one queue of events.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use models::history::Operation;
+use raft::eraftpb::{Message, MessageType};
+use store_core::membership::Members;
+use store_core::replica::Retention;
+use store_core::wire::Member as Wire;
+
+use crate::canon::Canon;
+use crate::chance::Chance;
+use crate::clients::{Client, compact};
+use crate::faults::Fault;
+use crate::holders::Holder;
+use crate::member::{Input, Member, Origin, Reply, Want};
+use crate::mutant::Mutant;
+use crate::network::{Fate, Frame, Link};
+use crate::queue::{MS, Queue, SECOND, Time};
+use crate::state::Content;
+use crate::stream::{Answer, Id};
+use crate::watchers::Watcher;
+
+/// How fast the fastest clock goes, and how slow the slowest, in millionths.
+pub(crate) const RATE_MAX: u64 = 1_100_000;
+const RATE_MIN: u64 = 900_000;
+/// Inputs are held back for a member that stands still; more come to nothing.
+const FRAMES_HELD_MAX: usize = 4096;
+
+/// What happens.
+pub(crate) enum Event {
+    /// A member's owner, log thread, state thread, or clock: number, boot.
+    Tick(u64, u64),
+    Owner(u64, u64),
+    Written(u64, u64),
+    State(u64, u64),
+    /// A call of a member is tried again, or reads.
+    Retry(u64, u64, u64),
+    Read(u64, u64, u64),
+    /// A watcher's turn.
+    Stream(u64, u64, Id),
+    /// Between members.
+    Deliver {
+        from: u64,
+        to: u64,
+        connection: u32,
+        frame: Frame,
+    },
+    Unreachable {
+        from: u64,
+        to: u64,
+    },
+    Transfer {
+        message: Box<Message>,
+        content: Rc<Content>,
+    },
+    SnapshotSent {
+        from: u64,
+        to: u64,
+        delivered: bool,
+    },
+    /// Between clients and members.
+    Ask(usize),
+    Call {
+        client: usize,
+        number: u64,
+        at: u64,
+        want: Want,
+    },
+    Reply {
+        client: usize,
+        number: u64,
+        reply: Reply,
+    },
+    GiveUp {
+        client: usize,
+        number: u64,
+    },
+    /// Between watchers and members.
+    Watch {
+        id: Id,
+        at: u64,
+        wanted: (Bytes, Bytes),
+        start: i64,
+    },
+    Unwatch {
+        id: Id,
+        at: u64,
+    },
+    WentOn {
+        id: Id,
+        at: u64,
+        asks: bool,
+    },
+    Told {
+        watcher: usize,
+        generation: u64,
+        answer: Answer,
+    },
+    Doubt {
+        watcher: usize,
+        generation: u64,
+    },
+    Reconnect {
+        watcher: usize,
+        generation: u64,
+    },
+    /// Watchers move or ask how far they are.
+    Stir,
+    Compact,
+    /// Something breaks, or is mended.
+    Break,
+    Mend(Fault),
+    Start(u64),
+    Crash(u64),
+}
+
+/// What a run's chance decided at its beginning.
+pub(crate) struct Limits {
+    pub(crate) segment_bytes: u64,
+    pub(crate) retention: Retention,
+    pub(crate) flush_entries: u64,
+    pub(crate) ring_changes: usize,
+    pub(crate) checkpoint_ms: u64,
+    /// Between a client's calls, about.
+    pub(crate) think: Time,
+    /// Of a message, at least.
+    latency: Time,
+    sync: Time,
+    /// The state thread is slow once in so many times.
+    pub(crate) slow_apply: u64,
+    /// Between faults, about.
+    pub(crate) fault_every: Time,
+}
+
+/// What everybody needs.
+pub(crate) struct Shared {
+    pub(crate) queue: Queue<Event>,
+    pub(crate) chance: Chance,
+    pub(crate) canon: Canon,
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) limits: Limits,
+    pub(crate) operations: Vec<Operation>,
+    members: u64,
+    links: Vec<Link>,
+    /// Nothing breaks any more.
+    pub(crate) calm: bool,
+    pub(crate) crashes: u64,
+}
+
+/// All of it.
+pub(crate) struct World {
+    pub(crate) shared: Shared,
+    pub(crate) members: Vec<Member>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) holders: Vec<Holder>,
+    pub(crate) watchers: Vec<Watcher>,
+}
+
+impl Shared {
+    pub(crate) fn link(&mut self, from: u64, to: u64) -> &mut Link {
+        let place = (from - 1) * self.members + to - 1;
+        &mut self.links[place as usize]
+    }
+
+    /// Sends a frame to a peer.
+    pub(crate) fn send(&mut self, from: u64, to: u64, frame: Frame) {
+        let slow = if self.chance.once_in(300) { self.chance.below(300 * MS) } else { 0 };
+        let delay = self.limits.latency + self.chance.below(self.limits.latency) + slow;
+        let now = self.queue.now();
+        let delay = delay + if self.calm { 0 } else { self.tempt(from, &frame) };
+        match self.link(from, to).send(now, delay) {
+            Some((at, connection)) => self.queue.at(at, Event::Deliver { from, to, connection, frame }),
+            None if self.chance.once_in(4) => self.queue.after(MS, Event::Unreachable { from, to }),
+            None => {}
+        }
+    }
+
+    /// Where much is at stake, more happens: votes are late, and who has just voted crashes.
+    fn tempt(&mut self, from: u64, frame: &Frame) -> Time {
+        let Frame::Raft(message) = frame else { return 0 };
+        match message.msg_type {
+            MessageType::MsgRequestVote if self.chance.once_in(6) => self.chance.below(500 * MS),
+            MessageType::MsgRequestVoteResponse if self.chance.once_in(6) => {
+                let wait = self.chance.below(3 * MS);
+                self.queue.after(wait, Event::Crash(from));
+                0
+            }
+            _ => 0,
+        }
+    }
+
+    /// How long a message between a client and a member takes.
+    pub(crate) fn hop(&mut self) -> Time {
+        let slow = if self.chance.once_in(200) { self.chance.below(500 * MS) } else { 0 };
+        50 + self.chance.below(400) + slow
+    }
+
+    /// How long a sync takes.
+    pub(crate) fn sync_time(&mut self) -> Time {
+        let slow = if self.chance.once_in(500) { self.chance.below(400 * MS) } else { 0 };
+        self.limits.sync + self.chance.below(self.limits.sync) + slow
+    }
+
+    pub(crate) fn any_member(&mut self) -> u64 {
+        self.chance.between(1, self.members)
+    }
+
+    pub(crate) fn members(&self) -> u64 {
+        self.members
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, members: u64, mutant: Option<Mutant>) -> Self {
+        let mut chance = Chance::new(seed);
+        let limits = Limits {
+            segment_bytes: 1 << chance.between(9, 15),
+            retention: Retention { entries: chance.between(2, 100) as usize, bytes: 1 << 20, bytes_max: 4 << 20 },
+            flush_entries: chance.between(5, 60),
+            ring_changes: chance.between(1, 100) as usize,
+            checkpoint_ms: chance.between(300, 2000),
+            think: chance.between(10, 300) * MS,
+            latency: chance.between(50, 3000),
+            sync: chance.between(50, 5000),
+            slow_apply: chance.between(20, 1000),
+            fault_every: chance.between(500, 6000) * MS,
+        };
+        let founder = |id: u64| Wire { id, name: format!("m{id}"), ..Wire::default() };
+        let founders = Members::new(7, (1..=members).map(founder));
+        let links = (0..members * members).map(|_| Link::default()).collect();
+        let nodes = (1..=members).map(|id| Member::new(id, chance.between(RATE_MIN, RATE_MAX), &founders)).collect();
+        let clients = chance.between(2, 5) as usize;
+        let holders = chance.between(1, 3) as usize;
+        let ranges = [("k", "l"), ("k1", "k2"), ("a", "z")];
+        let operations = Vec::new();
+        let (queue, canon) = (Queue::new(), Canon::default());
+        let shared =
+            Shared { queue, chance, canon, mutant, limits, operations, members, links, calm: false, crashes: 0 };
+        Self {
+            clients: (0..clients).map(|number| Client::new(number, number as u64 % members + 1)).collect(),
+            holders: (clients..clients + holders).map(Holder::new).collect(),
+            watchers: ranges.into_iter().map(Watcher::new).collect(),
+            members: nodes,
+            shared,
+        }
+    }
+
+    /// Starts all.
+    pub(crate) fn begin(&mut self) {
+        for id in 1..=self.shared.members {
+            let wait = self.shared.chance.below(200 * MS);
+            self.shared.queue.after(wait, Event::Start(id));
+        }
+        for number in 0..self.clients.len() + self.holders.len() {
+            let wait = self.shared.chance.below(500 * MS);
+            self.shared.queue.after(wait, Event::Ask(number));
+        }
+        for (watcher, client) in self.watchers.iter_mut().enumerate() {
+            client.connect(watcher, &mut self.shared);
+        }
+        self.shared.queue.after(SECOND, Event::Stir);
+        self.shared.queue.after(5 * SECOND, Event::Compact);
+        self.shared.queue.after(SECOND, Event::Break);
+    }
+
+    pub(crate) fn member(&mut self, id: u64) -> &mut Member {
+        &mut self.members[id as usize - 1]
+    }
+
+    /// Goes on until a time, or until something is violated.
+    pub(crate) fn run_until(&mut self, end: Time) {
+        while self.shared.queue.now() < end && self.shared.canon.violations.is_empty() {
+            let Some(event) = self.shared.queue.next() else { return };
+            self.happen(event);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let about = match &event {
+            Event::Tick(id, _)
+            | Event::Owner(id, _)
+            | Event::Written(id, _)
+            | Event::State(id, _)
+            | Event::Retry(id, ..)
+            | Event::Read(id, ..)
+            | Event::Stream(id, ..) => Some(*id),
+            Event::Call { at, .. } | Event::Watch { at, .. } | Event::Unwatch { at, .. } | Event::WentOn { at, .. } => {
+                Some(*at)
+            }
+            Event::Deliver { to, .. } => Some(*to),
+            Event::Transfer { message, .. } => Some(message.to),
+            Event::Unreachable { from, .. } | Event::SnapshotSent { from, .. } => Some(*from),
+            _ => None,
+        };
+        if let Some(id) = about {
+            let paused_until = self.member(id).paused_until;
+            if paused_until > self.shared.queue.now() {
+                // It stands still: all that it would do waits, in order.
+                self.shared.queue.at(paused_until, event);
+                return;
+            }
+            return self.happen_at(id, event);
+        }
+        match event {
+            Event::Ask(number) => match self.clients.get_mut(number) {
+                Some(client) => client.ask(&mut self.shared),
+                None => {
+                    let place = number - self.clients.len();
+                    if let Some(holder) = self.holders.get_mut(place) {
+                        holder.ask(&mut self.shared);
+                    }
+                }
+            },
+            Event::Reply { client, number, reply } => self.reply(client, number, reply),
+            Event::GiveUp { client, number } => self.reply(client, number, Reply::Unknown("no answer in time")),
+            Event::Told { watcher, generation, answer } => {
+                self.watchers[watcher].take(watcher, generation, answer, &mut self.shared);
+            }
+            Event::Doubt { watcher, generation } => {
+                let client = &mut self.watchers[watcher];
+                if client.generation == generation && !client.open {
+                    client.connect(watcher, &mut self.shared);
+                }
+            }
+            Event::Reconnect { watcher, generation } => {
+                let client = &mut self.watchers[watcher];
+                if client.generation == generation {
+                    client.connect(watcher, &mut self.shared);
+                }
+            }
+            Event::Stir => self.stir(),
+            Event::Compact => self.compact(),
+            Event::Break => self.break_something(),
+            Event::Mend(fault) => self.mend(fault),
+            Event::Start(id) => self.start(id),
+            Event::Crash(id) if !self.shared.calm => self.crash(id),
+            _ => {}
+        }
+    }
+
+    fn reply(&mut self, client: usize, number: u64, reply: Reply) {
+        let place = client.wrapping_sub(self.clients.len());
+        match self.clients.get_mut(client) {
+            Some(client) => client.answered(number, reply, &mut self.shared),
+            None => {
+                if let Some(holder) = self.holders.get_mut(place) {
+                    holder.answered(number, reply, &mut self.shared);
+                }
+            }
+        }
+    }
+
+    /// Something happens at a member.
+    fn happen_at(&mut self, id: u64, event: Event) {
+        let Self { shared, members, .. } = self;
+        let Some(run) = &mut members[id as usize - 1].run else { return refuse(event, shared) };
+        match event {
+            Event::Tick(_, boot) if boot == run.boot => run.tick(shared),
+            Event::Owner(_, boot) if boot == run.boot => run.own(shared),
+            Event::Written(_, boot) if boot == run.boot => run.written(shared),
+            Event::State(_, boot) if boot == run.boot => run.work(shared),
+            Event::Retry(_, boot, token) if boot == run.boot => run.retry(token, shared),
+            Event::Read(_, boot, token) if boot == run.boot => run.read_now(token, shared),
+            Event::Stream(_, boot, id) if boot == run.boot => run.feed(id, shared),
+            Event::Deliver { from, to, connection, frame } => {
+                let link = shared.link(from, to);
+                match link.fate {
+                    Fate::Held if link.held.len() < FRAMES_HELD_MAX => link.held.push_back(frame),
+                    _ if !link.carries(connection) => {}
+                    _ => match frame {
+                        Frame::Raft(message) => run.tell(Input::Message(Box::new(message)), shared),
+                        Frame::Question { nonce, lease } => {
+                            run.call(Origin::Peer(from, nonce), Want::Renew(lease), shared);
+                        }
+                        Frame::Answer { nonce, seconds } => run.answered(nonce, seconds, shared),
+                    },
+                }
+            }
+            Event::Unreachable { to, .. } => run.tell(Input::Unreachable(to), shared),
+            Event::Transfer { message, content } => {
+                let (from, to) = (message.from, message.to);
+                if shared.link(from, to).fate == Fate::Open {
+                    run.tell(Input::Received(message, content), shared);
+                } else {
+                    shared.queue.after(SECOND, Event::SnapshotSent { from, to, delivered: false });
+                }
+            }
+            Event::SnapshotSent { to, delivered, .. } => run.tell(Input::SnapshotSent { peer: to, delivered }, shared),
+            Event::Call { client, number, want, .. } => run.call(Origin::Client(client, number), want, shared),
+            Event::Watch { id, wanted, start, .. } => run.watch(id, wanted, start, shared),
+            Event::Unwatch { id, .. } => drop(run.streams.remove(&id)),
+            Event::WentOn { id, asks, .. } => run.watcher_went_on(id, asks, shared),
+            _ => {}
+        }
+        if let Some(fault) = run.failed.take() {
+            self.fail(id, fault);
+        }
+    }
+
+    /// Watchers move on, or ask how far they are.
+    fn stir(&mut self) {
+        let Self { shared, watchers, .. } = self;
+        shared.queue.after(500 * MS, Event::Stir);
+        let watcher = shared.chance.place(watchers.len());
+        let client = &mut watchers[watcher];
+        if shared.chance.once_in(6) {
+            client.connect(watcher, shared);
+        } else if client.open {
+            let (at, generation, wait) = (client.at, client.generation, shared.hop());
+            shared.queue.after(wait, Event::WentOn { id: (watcher, generation), at, asks: true });
+        }
+    }
+
+    fn compact(&mut self) {
+        let shared = &mut self.shared;
+        let wait = shared.chance.between(SECOND, 10 * SECOND);
+        shared.queue.after(wait, Event::Compact);
+        let newest = shared.canon.revision();
+        let revision = newest - shared.chance.below(60).min(newest as u64 - 1) as i64;
+        // Nobody waits for the answer.
+        let (client, at) = (usize::MAX, shared.any_member());
+        shared.queue.after(0, Event::Call { client, number: 0, at, want: compact(revision) });
+    }
+}
+
+/// A member that doesn't run is asked for something.
+fn refuse(event: Event, shared: &mut Shared) {
+    match event {
+        Event::Call { client, number, .. } => {
+            let wait = shared.hop();
+            let reply = Reply::Refused("connection refused".to_owned());
+            shared.queue.after(wait, Event::Reply { client, number, reply });
+        }
+        Event::Watch { id: (watcher, generation), .. } => {
+            let wait = shared.hop();
+            shared.queue.after(wait, Event::Told { watcher, generation, answer: Answer::Broken });
+        }
+        Event::Deliver { from, to, .. } => {
+            let now = shared.queue.now();
+            shared.link(from, to).reset(now, true);
+            shared.queue.after(MS, Event::Unreachable { from, to });
+        }
+        Event::Transfer { message, .. } => {
+            let (from, to) = (message.from, message.to);
+            shared.queue.after(MS, Event::SnapshotSent { from, to, delivered: false });
+        }
+        _ => {}
+    }
+}
