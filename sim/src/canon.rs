@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use raft::eraftpb::Entry;
 use store_core::divergence::Hash;
+use store_core::membership::Members;
 use store_core::mvcc::{Change, in_range};
 
 use crate::queue::{SECOND, Time};
@@ -42,6 +43,9 @@ pub(crate) struct Canon {
     pub(crate) compacted: Vec<i64>,
     leaders: BTreeMap<u64, u64>,
     leases: BTreeMap<i64, Lease>,
+    /// Who belongs to the cluster, and how often that changed.
+    pub(crate) members: Members,
+    pub(crate) changes: u64,
     /// Snapshots that were taken.
     pub(crate) snapshots: u64,
     /// What must not be.
@@ -49,6 +53,11 @@ pub(crate) struct Canon {
 }
 
 impl Canon {
+    /// Of a cluster with these founders.
+    pub(crate) fn new(founders: &Members) -> Self {
+        Self { members: founders.clone(), ..Self::default() }
+    }
+
     pub(crate) fn violate(&mut self, now: Time, what: String) {
         self.violations.push(format!("at {:.6} s: {what}", now as f64 / SECOND as f64));
     }
@@ -74,6 +83,10 @@ impl Canon {
             None => return self.violate(now, format!("member {member} left entries before {} out", entry.index)),
         }
         let Some(did) = did else { return };
+        if let Some(members) = &did.members {
+            self.members = members.clone();
+            self.changes += 1;
+        }
         self.compacted.extend(did.compacted);
         if !did.changes.is_empty() {
             if did.revision != self.written.len() as i64 + 2 {

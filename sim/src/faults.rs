@@ -19,7 +19,7 @@ impl World {
         if self.shared.calm {
             return;
         }
-        let (every, members) = (self.shared.limits.fault_every, self.shared.members());
+        let (every, members) = (self.shared.limits.fault_every, self.shared.places());
         let next = self.shared.chance.around(every) + 10 * MS;
         self.shared.queue.after(next, Event::Break);
         let id = self.shared.any_member();
@@ -66,11 +66,18 @@ impl World {
         self.down(id);
     }
 
+    /// A member was removed.
+    pub(crate) fn end(&mut self, id: u64) {
+        let Self { shared, members, .. } = self;
+        members[id as usize - 1].crash(false, shared);
+        self.down(id);
+    }
+
     /// A member has ended: what was sent to it is lost, and it is started again.
     fn down(&mut self, id: u64) {
         let shared = &mut self.shared;
         let now = shared.queue.now();
-        for peer in (1..=shared.members()).filter(|peer| *peer != id) {
+        for peer in (1..=shared.places()).filter(|peer| *peer != id) {
             shared.link(peer, id).reset(now, true);
             let lose = shared.chance.once_in(2);
             shared.link(id, peer).reset(now, lose);
@@ -94,7 +101,12 @@ impl World {
     pub(crate) fn start(&mut self, id: u64) {
         let Self { shared, members, .. } = self;
         let member = &mut members[id as usize - 1];
-        if member.run.is_some() {
+        if member.run.is_some() || shared.canon.members.was_removed(id) {
+            return;
+        }
+        if shared.canon.members.get(id).is_none() {
+            // It waits until it is added.
+            shared.queue.after(500 * MS, Event::Start(id));
             return;
         }
         if let Err(fault) = member.start(shared) {

@@ -6,6 +6,7 @@
 //! In reading order: `queue` (time), `chance`, `disk`, `network`, `state`, `member` (the shell), `stream` (watches),
 //! `clients`, `holders` (leases), `watchers`, `canon` (what is true), `world`, `faults`, `run` (what is checked).
 
+mod admin;
 mod canon;
 mod chance;
 mod clients;

@@ -66,7 +66,8 @@ fn tell(reports: &[Report], took: Duration) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let seconds = sum(|report| report.time) as f64 / 1e6;
     println!(
-        "{} runs: {} operations, {} events watched, {} renewals; {} crashes, {} reigns, {} snapshots taken",
+        "{} runs: {} operations, {} events watched, {} renewals; {} crashes, {} reigns, {} snapshots taken, \
+         {} changes of members",
         reports.len(),
         sum(|report| report.operations as u64),
         sum(|report| report.watched),
@@ -74,6 +75,7 @@ fn tell(reports: &[Report], took: Duration) {
         sum(|report| report.disturbed.0),
         sum(|report| report.disturbed.1),
         sum(|report| report.disturbed.2),
+        sum(|report| report.disturbed.3),
     );
     let (steps, took) = (sum(|report| report.events), took.as_secs_f64());
     println!("{steps} steps, {seconds:.0} s of clusters in {took:.2} s of one core: {:.0} a second", seconds / took);

@@ -10,7 +10,7 @@ mod threads;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use raft::eraftpb::{HardState, Message};
+use raft::eraftpb::{ConfChange, ConfState, HardState, Message};
 use store_core::lease::Lessor;
 use store_core::membership::Members;
 use store_core::replica::{Reads, Replica, Timing, Watchdog};
@@ -57,6 +57,10 @@ pub(crate) enum Input {
         hash: Vec<u8>,
     },
     Failed(Fault),
+    /// A change of members was applied; whether this one is removed.
+    Members(Option<Box<ConfChange>>, bool),
+    /// Nothing but to see what there is to do.
+    Look,
 }
 
 /// A member, running or not.
@@ -114,12 +118,19 @@ pub(crate) struct Running {
     pub(crate) streams: BTreeMap<stream::Id, Stream>,
     /// The disk failed: the member ends.
     pub(crate) failed: Option<Fault>,
+    /// Removed: the tick at which the member ends. Until then others take over.
+    leaving: Option<u64>,
+    /// It has ended for good.
+    pub(crate) left: bool,
     /// Last entry that the log was given, of a mutant.
     log_end: u64,
 }
 
 impl Member {
+    /// A founder, or one that may join.
     pub(crate) fn new(id: u64, rate: u64, founders: &Members) -> Self {
+        let is_founder = founders.get(id).is_some();
+        let content = if is_founder { Content::founded(founders) } else { Content::empty() };
         Self {
             id,
             boots: 0,
@@ -127,7 +138,7 @@ impl Member {
             paused_until: 0,
             stalled_until: 0,
             files: Files::default(),
-            content: Rc::new(Content::founded(founders)),
+            content: Rc::new(content),
             run: None,
         }
     }
@@ -142,7 +153,13 @@ impl Member {
         loop {
             let files = std::mem::take(&mut self.files);
             let state = State::open(self.content.clone());
-            let conf_state = state.machine.members.conf_state();
+            let members = &state.machine.members;
+            let conf_state = match shared.mutant {
+                Some(Mutant::OldMembers) if self.content.applied != (0, 0) => shared.founders.conf_state(),
+                // Before its first snapshot, one that joins knows nobody who votes: the leader will tell.
+                _ if self.content.applied == (0, 0) => ConfState::default(),
+                _ => members.conf_state(),
+            };
             let (mut wal, log) = Wal::open(files, shared.limits.segment_bytes, self.content.applied, conf_state)?;
             if shared.chance.once_in(8) {
                 // It is stopped again before it is there.
@@ -193,6 +210,8 @@ impl Member {
                 published,
                 streams: BTreeMap::new(),
                 failed: None,
+                leaving: None,
+                left: false,
                 log_end: 0,
             });
             shared.queue.after(shared.chance.below(TICK), Event::Tick(self.id, self.boots));

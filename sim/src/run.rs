@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use models::history::{self, Change, History, Operation, Outcome, Request, Step, Verdict};
 
-use crate::member::Running;
+use crate::member::{Member, Running};
 use crate::mutant::Mutant;
 use crate::queue::{SECOND, Time};
 use crate::world::World;
@@ -31,8 +31,8 @@ pub struct Report {
     pub watched: u64,
     /// Renewals of leases that were answered.
     pub renewed: u64,
-    /// Crashes, reigns of leaders, snapshots that members took.
-    pub disturbed: (u64, u64, u64),
+    /// Crashes, reigns of leaders, snapshots that members took, changes of members.
+    pub disturbed: (u64, u64, u64, u64),
     /// A hash of all that was applied: the same seed gives the same.
     pub hash: u64,
 }
@@ -59,7 +59,10 @@ pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
         operations: world.shared.operations.len(),
         watched: world.watchers.iter().map(|watcher| watcher.events).sum(),
         renewed: world.holders.iter().map(|holder| holder.renewed).sum(),
-        disturbed: (world.shared.crashes, world.shared.canon.reigns(), world.shared.canon.snapshots),
+        disturbed: {
+            let canon = &world.shared.canon;
+            (world.shared.crashes, canon.reigns(), canon.snapshots, canon.changes)
+        },
         hash: hash ^ world.shared.queue.planned().rotate_left(32),
     }
 }
@@ -87,8 +90,10 @@ fn drive(world: &mut World) {
 fn recovered(world: &mut World, before: &[u64]) {
     let now = world.shared.queue.now();
     let mut wrong = Vec::new();
-    let leaders = world.members.iter().filter(|m| m.run.as_ref().is_some_and(|run| run.replica.is_leader()));
-    if leaders.count() != 1 {
+    let present = world.shared.canon.members.clone();
+    let here = |id: u64| present.get(id).is_some();
+    let leads = |member: &&Member| member.run.as_ref().is_some_and(|run| run.replica.is_leader());
+    if world.members.iter().filter(|member| here(member.id)).filter(leads).count() != 1 {
         wrong.push("there isn't one leader".to_owned());
     }
     for (number, client) in world.clients.iter().enumerate() {
@@ -98,7 +103,7 @@ fn recovered(world: &mut World, before: &[u64]) {
     }
     let ((then, _), revision) = (world.shared.canon.end(), world.shared.canon.revision());
     world.run_until(now + SECOND);
-    for member in &world.members {
+    for member in world.members.iter().filter(|member| here(member.id)) {
         let applied = member.run.as_ref().map(|run| run.state.content.applied.0);
         if applied.is_none_or(|applied| applied < then) {
             wrong.push(format!("member {} has applied {applied:?} of {then}", member.id));

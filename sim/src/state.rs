@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, Snapshot};
+use raft::eraftpb::{ConfChange, Entry, Snapshot};
 use store_core::divergence::{Chain, Hash, Votes};
 use store_core::errors::RequestError;
 use store_core::machine::{Machine, command};
@@ -46,6 +46,11 @@ impl Content {
             members: members.to_wire(),
             votes: HashVotes::default(),
         }
+    }
+
+    /// Of a member that joins.
+    pub(crate) fn empty() -> Self {
+        Self { applied: (0, 0), members: Membership::default(), ..Self::founded(&Members::default()) }
     }
 
     /// Rebuilds what is kept in memory.
@@ -98,6 +103,9 @@ pub(crate) struct Applied {
     /// It ended leases by a member's own decision.
     pub(crate) expiry: bool,
     pub(crate) compacted: Option<i64>,
+    /// The members, if they changed, and what raft must be told of it.
+    pub(crate) members: Option<Members>,
+    pub(crate) conf_change: Option<ConfChange>,
 }
 
 /// The state.
@@ -129,7 +137,7 @@ impl State {
         let read = command(entry).unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
         let content = Rc::make_mut(&mut self.content);
         content.applied = (entry.index, entry.term);
-        let (command, _) = read?;
+        let (command, conf_change) = read?;
         let (writes, answer) = self.machine.apply(entry.index, &command, content);
         content.hash = self.machine.chain.hash();
         for change in &writes.changes {
@@ -150,11 +158,16 @@ impl State {
         if let Some(compacted) = writes.compacted {
             content.compacted = compacted;
         }
+        if let Some(members) = &writes.members {
+            content.members = members.clone();
+        }
         if let Some(votes) = writes.votes {
             content.votes = votes;
         }
         Some(Applied {
             request_id: command.request_id,
+            conf_change: conf_change.filter(|_| answer.is_ok()),
+            members: writes.members.is_some().then(|| self.machine.members.clone()),
             answer,
             revision: self.machine.mvcc.revision(),
             changes: writes.changes,

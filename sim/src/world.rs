@@ -25,6 +25,8 @@ use crate::watchers::Watcher;
 /// How fast the fastest clock goes, and how slow the slowest, in millionths.
 pub(crate) const RATE_MAX: u64 = 1_100_000;
 const RATE_MIN: u64 = 900_000;
+/// Members that may join.
+const JOINERS: u64 = 4;
 /// Inputs are held back for a member that stands still; more come to nothing.
 const FRAMES_HELD_MAX: usize = 4096;
 
@@ -109,6 +111,8 @@ pub(crate) enum Event {
     /// Watchers move or ask how far they are.
     Stir,
     Compact,
+    /// Members come and go.
+    Administer,
     /// Something breaks, or is mended.
     Break,
     Mend(Fault),
@@ -142,7 +146,9 @@ pub(crate) struct Shared {
     pub(crate) mutant: Option<Mutant>,
     pub(crate) limits: Limits,
     pub(crate) operations: Vec<Operation>,
-    members: u64,
+    /// Members at most, those that may join and those that were removed among them.
+    places: u64,
+    pub(crate) founders: Members,
     links: Vec<Link>,
     /// Nothing breaks any more.
     pub(crate) calm: bool,
@@ -160,7 +166,7 @@ pub(crate) struct World {
 
 impl Shared {
     pub(crate) fn link(&mut self, from: u64, to: u64) -> &mut Link {
-        let place = (from - 1) * self.members + to - 1;
+        let place = (from - 1) * self.places + to - 1;
         &mut self.links[place as usize]
     }
 
@@ -204,11 +210,13 @@ impl Shared {
     }
 
     pub(crate) fn any_member(&mut self) -> u64 {
-        self.chance.between(1, self.members)
+        let present = self.canon.members.iter().count();
+        let place = self.chance.place(present);
+        self.canon.members.iter().nth(place).map_or(1, |member| member.id)
     }
 
-    pub(crate) fn members(&self) -> u64 {
-        self.members
+    pub(crate) fn places(&self) -> u64 {
+        self.places
     }
 }
 
@@ -224,20 +232,33 @@ impl World {
             think: chance.between(10, 300) * MS,
             latency: chance.between(50, 3000),
             sync: chance.between(50, 5000),
-            slow_apply: chance.between(20, 1000),
+            slow_apply: if chance.once_in(3) { chance.between(5, 40) } else { 1000 },
             fault_every: chance.between(500, 6000) * MS,
         };
         let founder = |id: u64| Wire { id, name: format!("m{id}"), ..Wire::default() };
         let founders = Members::new(7, (1..=members).map(founder));
-        let links = (0..members * members).map(|_| Link::default()).collect();
-        let nodes = (1..=members).map(|id| Member::new(id, chance.between(RATE_MIN, RATE_MAX), &founders)).collect();
+        // In every second run members come and go.
+        let places = if chance.once_in(2) { members + JOINERS } else { members };
+        let links = (0..places * places).map(|_| Link::default()).collect();
+        let nodes = (1..=places).map(|id| Member::new(id, chance.between(RATE_MIN, RATE_MAX), &founders)).collect();
         let clients = chance.between(2, 5) as usize;
         let holders = chance.between(1, 3) as usize;
         let ranges = [("k", "l"), ("k1", "k2"), ("a", "z")];
         let operations = Vec::new();
-        let (queue, canon) = (Queue::new(), Canon::default());
-        let shared =
-            Shared { queue, chance, canon, mutant, limits, operations, members, links, calm: false, crashes: 0 };
+        let (queue, canon) = (Queue::new(), Canon::new(&founders));
+        let shared = Shared {
+            queue,
+            chance,
+            canon,
+            mutant,
+            limits,
+            operations,
+            places,
+            founders,
+            links,
+            calm: false,
+            crashes: 0,
+        };
         Self {
             clients: (0..clients).map(|number| Client::new(number, number as u64 % members + 1)).collect(),
             holders: (clients..clients + holders).map(Holder::new).collect(),
@@ -249,7 +270,7 @@ impl World {
 
     /// Starts all.
     pub(crate) fn begin(&mut self) {
-        for id in 1..=self.shared.members {
+        for id in 1..=self.shared.places {
             let wait = self.shared.chance.below(200 * MS);
             self.shared.queue.after(wait, Event::Start(id));
         }
@@ -263,6 +284,7 @@ impl World {
         self.shared.queue.after(SECOND, Event::Stir);
         self.shared.queue.after(5 * SECOND, Event::Compact);
         self.shared.queue.after(SECOND, Event::Break);
+        self.shared.queue.after(3 * SECOND, Event::Administer);
     }
 
     pub(crate) fn member(&mut self, id: u64) -> &mut Member {
@@ -332,6 +354,7 @@ impl World {
             }
             Event::Stir => self.stir(),
             Event::Compact => self.compact(),
+            Event::Administer => self.administer(),
             Event::Break => self.break_something(),
             Event::Mend(fault) => self.mend(fault),
             Event::Start(id) => self.start(id),
@@ -393,6 +416,9 @@ impl World {
             Event::Unwatch { id, .. } => drop(run.streams.remove(&id)),
             Event::WentOn { id, asks, .. } => run.watcher_went_on(id, asks, shared),
             _ => {}
+        }
+        if run.left {
+            return self.end(id);
         }
         if let Some(fault) = run.failed.take() {
             self.fail(id, fault);

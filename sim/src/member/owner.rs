@@ -15,6 +15,8 @@ use crate::world::{Event, Shared};
 
 /// Ticks after which a copy of the state that nobody is sent goes.
 const COPY_IDLE_TICKS: u64 = 100;
+/// Ticks that a removed member stays, so that its last messages leave and another leads.
+const LEAVE_TICKS: u64 = 10;
 /// Election timeouts for which a leader's disk may hang before another is asked to lead.
 const STALL_ELECTIONS: u64 = 2;
 /// Ticks between two looks at leases.
@@ -47,7 +49,7 @@ impl Running {
             Input::Flushed(index) => {
                 let index = self.replica.compactable(index, &shared.limits.retention);
                 self.replica.compact_log(index);
-                self.to_log(ToLog::Release(index), shared);
+                self.give_log(ToLog::Release(index), shared);
             }
             Input::Leases { granted, ended, checkpoints } => {
                 let now = self.now_ms(shared);
@@ -77,12 +79,34 @@ impl Running {
                 let _ = self.propose(Request::Vote(vote));
             }
             Input::Failed(fault) => self.failed = Some(fault),
+            Input::Members(change, removed) => {
+                if let Some(change) = change {
+                    self.replica.members_changed(&change);
+                }
+                if removed {
+                    self.leave();
+                }
+            }
+            Input::Look => {}
         }
+    }
+
+    /// This member isn't one any more.
+    pub(crate) fn leave(&mut self) {
+        self.leaving.get_or_insert(self.ticks + LEAVE_TICKS);
     }
 
     /// A tick passes.
     pub(crate) fn tick(&mut self, shared: &mut Shared) {
         self.ticks += 1;
+        if self.leaving.is_some_and(|at| at <= self.ticks) {
+            self.left = true;
+            return;
+        }
+        if shared.canon.members.was_removed(self.id) && shared.chance.once_in(10) {
+            // As a peer says that it dials.
+            self.leave();
+        }
         shared.queue.after(TICK * 1_000_000 / self.rate, Event::Tick(self.id, self.boot));
         self.replica.tick();
         self.replica.stand_early(self.ticks);
@@ -95,7 +119,7 @@ impl Running {
         }
         if self.replica.wanted_snapshot().is_some() && !self.building {
             self.building = true;
-            self.to_state(ToState::Build, shared);
+            self.give_state(ToState::Build, shared);
         }
         if self.replica.sends_snapshot() {
             self.copy_idle_since = self.ticks;
@@ -147,9 +171,9 @@ impl Running {
                 ToLog::Reset { number: step.number, index, term, hard_state, after: step.after }
             }
         };
-        self.to_log(order, shared);
+        self.give_log(order, shared);
         if !step.apply.is_empty() {
-            self.to_state(ToState::Apply(step.apply), shared);
+            self.give_state(ToState::Apply(step.apply), shared);
         }
         self.reads.confirm(&step.reads);
         self.answer_reads(shared);

@@ -30,7 +30,7 @@ pub(crate) enum ToState {
 }
 
 impl Running {
-    pub(super) fn to_log(&mut self, order: ToLog, shared: &mut Shared) {
+    pub(super) fn give_log(&mut self, order: ToLog, shared: &mut Shared) {
         self.log_queue.push_back(order);
         if !self.log_busy {
             self.write(shared);
@@ -119,7 +119,7 @@ impl Running {
         self.wal.segments().full = true;
     }
 
-    pub(super) fn to_state(&mut self, order: ToState, shared: &mut Shared) {
+    pub(super) fn give_state(&mut self, order: ToState, shared: &mut Shared) {
         self.state_queue.push_back(order);
         self.wake_state(shared);
     }
@@ -181,12 +181,18 @@ impl Running {
         }
         let Some(applied) = applied else { return };
         self.collecting |= applied.compacted.is_some();
-        let Applied { request_id, answer, revision, changes, granted, ended, checkpoints, .. } = applied;
+        let Applied {
+            request_id, answer, revision, changes, granted, ended, checkpoints, members, conf_change, ..
+        } = applied;
         if let Ok(Answer::Voted(wrong)) = &answer {
             assert!(wrong.is_empty(), "members {wrong:?} are found to be wrong");
         }
         if !(granted.is_empty() && ended.is_empty() && checkpoints.is_empty()) {
             self.tell(Input::Leases { granted, ended, checkpoints }, shared);
+        }
+        if let Some(members) = members {
+            let removed = members.was_removed(self.id);
+            self.tell(Input::Members(conf_change.map(Box::new), removed), shared);
         }
         if !changes.is_empty() {
             let kept = self.ring.kept().clone();
@@ -208,6 +214,9 @@ impl Running {
             self.ring = Ring::bounded(revision, shared.limits.ring_changes);
         }
         self.collecting = true;
+        let removed = self.state.machine.members.was_removed(self.id);
+        // raft took the configuration from the snapshot itself.
+        self.tell(Input::Members(None, removed), shared);
         self.publish(revision, shared);
     }
 
