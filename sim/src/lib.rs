@@ -16,6 +16,7 @@ mod holders;
 mod member;
 mod mutant;
 mod network;
+mod panics;
 mod queue;
 mod run;
 mod state;

@@ -31,8 +31,6 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let first = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("seed {first}");
-    // What panics is told as a violation.
-    std::panic::set_hook(Box::new(|_| {}));
     let runs = match (cli.seconds, cli.runs, cli.seed) {
         (Some(_), ..) => u64::MAX,
         (None, Some(runs), _) => runs,

@@ -1,11 +1,10 @@
 //! One run: faults for a while, then calm; and what is checked then.
 
-use std::panic::AssertUnwindSafe;
-
 use models::history::{self, Change, History, Operation, Outcome, Request, Step, Verdict};
 
 use crate::member::{Member, Running};
 use crate::mutant::Mutant;
+use crate::panics;
 use crate::queue::{SECOND, Time};
 use crate::world::World;
 
@@ -42,13 +41,9 @@ pub struct Report {
 pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
     let members = members.unwrap_or([1, 2, 3, 3, 3, 3, 4, 5][(seed % 8) as usize]).clamp(1, 5);
     let mut world = World::new(seed, members, mutant);
-    // Production code asserts what must hold.
-    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| drive(&mut world)));
-    if let Err(panic) = ended {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    if let Err(said) = panics::told(|| drive(&mut world)) {
         let now = world.shared.queue.now();
-        world.shared.canon.violate(now, format!("a member panics: {}", text.unwrap_or_default()));
+        world.shared.canon.violate(now, said);
     }
     let (_, hash) = world.shared.canon.end();
     let hash = hash.map_or(0, |hash| hash.iter().fold(0, |sum: u64, byte| sum.rotate_left(8) ^ u64::from(*byte)));
