@@ -4,7 +4,7 @@
 //! and all that may break. What a seed does once it does again.
 //!
 //! In reading order: `queue` (time), `chance`, `disk`, `network`, `state`, `member` (the shell), `stream` (watches),
-//! `clients`, `holders` (leases), `watchers`, `canon` (what is true), `world`, `faults`, `run` (what is checked).
+//! `clients`, `holders` (leases), `watchers`, `admin` (members), `canon` (what is true), `world`, `faults`, `run` (what is checked).
 
 mod admin;
 mod canon;

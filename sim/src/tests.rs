@@ -1,13 +1,8 @@
 use super::*;
 
-/// Production code asserts what must hold; what it says is told by the report.
-fn quietly(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
-    run(seed, members, mutant)
-}
-
 #[test]
 fn what_a_seed_does_it_does_again() {
-    let both = [3, 17, 40].map(|seed| [0; 2].map(|_| quietly(seed, None, None)));
+    let both = [3, 17, 40].map(|seed| [0; 2].map(|_| run(seed, None, None)));
     for [first, second] in both {
         assert_eq!((first.hash, first.events, first.operations), (second.hash, second.events, second.operations));
     }
@@ -19,7 +14,7 @@ fn seeds_of_the_corpus_hold() {
         let mut words = line.split_whitespace();
         let seed = words.next().and_then(|seed| seed.parse().ok()).expect("a seed");
         let members = words.next().and_then(|members| members.parse().ok());
-        let report = quietly(seed, members, None);
+        let report = run(seed, members, None);
         assert_eq!(report.violations, [""; 0], "{line}");
     }
 }
@@ -27,34 +22,35 @@ fn seeds_of_the_corpus_hold() {
 /// A few from the beginning; more by the program.
 #[test]
 fn other_seeds_hold() {
-    let reports: Vec<Report> = (5000..5060).map(|seed| quietly(seed, None, None)).collect();
+    let reports: Vec<Report> = (5000..5040).map(|seed| run(seed, None, None)).collect();
     for (seed, report) in (5000..).zip(&reports) {
         assert_eq!(report.violations, [""; 0], "cargo run -p sim --release -- --seed {seed}");
     }
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let changes = sum(|report| report.disturbed.3);
     let (crashes, reigns) = (sum(|report| report.disturbed.0), sum(|report| report.disturbed.1));
     let (watched, renewed) = (sum(|report| report.watched), sum(|report| report.renewed));
-    assert!(crashes > 100 && reigns > 100 && watched > 10_000 && renewed > 200, "little happens in a run");
+    assert!(crashes > 50 && reigns > 50 && watched > 5_000 && renewed > 100 && changes > 10, "little happens in a run");
 }
 
 /// Each with the seeds within which it is found.
 #[test]
 fn mutants_are_found() {
     let bounds = [
-        (Mutant::ReplyBeforeSync, 100),
-        (Mutant::LoseVote, 200),
-        (Mutant::ReadAlone, 40),
-        (Mutant::KeepReplaced, 60),
-        (Mutant::SkipEvent, 10),
-        (Mutant::ResumeNow, 10),
-        (Mutant::KeepRing, 300),
-        (Mutant::ProgressNow, 10),
+        (Mutant::ReplyBeforeSync, 200),
+        (Mutant::LoseVote, 400),
+        (Mutant::ReadAlone, 50),
+        (Mutant::KeepReplaced, 200),
+        (Mutant::SkipEvent, 20),
+        (Mutant::ResumeNow, 20),
+        (Mutant::KeepRing, 200),
+        (Mutant::ProgressNow, 20),
         (Mutant::ExpireEarly, 20),
-        (Mutant::RenewAtOnce, 200),
-        (Mutant::LeadLeasesEarly, 100),
+        (Mutant::RenewAtOnce, 400),
+        (Mutant::OldMembers, 50),
     ];
     for (mutant, seeds) in bounds {
-        let found = (1..=seeds).find(|seed| !quietly(*seed, None, Some(mutant)).violations.is_empty());
+        let found = (1..=seeds).find(|seed| !run(*seed, None, Some(mutant)).violations.is_empty());
         assert!(found.is_some(), "{mutant:?} isn't found within {seeds} seeds");
     }
 }
