@@ -36,6 +36,15 @@ enum Command {
     /// Walks through a model by chance, within bounds that are too wide to check.
     #[command(subcommand)]
     Walk(Way),
+    /// Shows a model's states in a browser.
+    #[command(subcommand)]
+    Explore(Shown),
+}
+
+#[derive(Subcommand)]
+enum Shown {
+    /// The store's consensus driver.
+    Replica(replica::Explorer),
 }
 
 #[derive(Subcommand)]
@@ -69,6 +78,10 @@ fn main() -> anyhow::Result<ExitCode> {
             let walked = replica::walk(&walk, &mut out);
             walked.print(&mut out)?;
             Ok(code(walked.holds()))
+        }
+        Command::Explore(Shown::Replica(explorer)) => {
+            replica::serve(&explorer, &mut out)?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

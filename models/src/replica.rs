@@ -12,6 +12,7 @@
 //! Source: Raft (Ongaro, Ousterhout 2014) figure 3 for the first four properties.
 
 mod bounds;
+mod browser;
 mod cluster;
 mod disk;
 mod entry;
@@ -34,12 +35,13 @@ use std::io::Write;
 
 use crate::exploration::{Report, explore};
 pub(crate) use bounds::Bounds;
+pub(crate) use browser::{Explorer, serve};
 use cluster::Cluster;
 pub(crate) use walk::{Walk, walk};
 
 /// Explores everything within the bounds; tells of its progress each second.
 pub(crate) fn check(bounds: &Bounds, progress: &mut dyn Write) -> Report {
-    let (report, cluster) = explore(Cluster::new(bounds.clone()), bounds.threads, progress, trace::lines);
+    let (report, cluster) = explore(Cluster::new(bounds.resolved()), bounds.threads, progress, trace::lines);
     let (executions, members) = cluster.memo.sizes();
     let besides = format!("; {members} states of a member from {executions} runs of the driver");
     Report { audit: cluster.memo.audit(), besides, ..report }

@@ -10,7 +10,7 @@ use store_core::replica::Image;
 use crate::exploration::Found;
 
 use super::Bounds;
-use super::entry::{Change, FOUNDING_TERM, Value};
+use super::entry::{Change, FORWARDED, FOUNDING_TERM, Value};
 use super::kept::Kept;
 use super::member::{Member, Status};
 use super::memo::{Cut, Memo, Outcome};
@@ -19,6 +19,7 @@ use super::promises::Promises;
 use super::properties;
 use super::shell::{ELECTION_TICKS, Input};
 use super::symmetry::{MEMBERS_MAX, Permutation, exchanges, mix, renumber, sorts};
+use super::trace;
 
 /// What the bounds have been used up by.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -36,6 +37,7 @@ pub(super) struct Used {
     pub(super) transfers: u8,
     pub(super) changes: u8,
     pub(super) compactions: u8,
+    pub(super) forwards: u8,
 }
 
 impl Used {
@@ -49,19 +51,29 @@ impl Used {
             Input::Transfer(_) => self.transfers += 1,
             Input::Change(..) => self.changes += 1,
             Input::Compact => self.compactions += 1,
+            Input::Forward(_) => self.forwards += 1,
             Input::Receive(_) | Input::Flush => {}
         }
     }
 }
 
 /// A state of the cluster.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct State {
     pub(super) members: Vec<Kept<Member>>,
     /// Messages on their way, sorted by link, and on each in the order in which they were sent.
     pub(super) wire: Vec<Kept<Packet>>,
     pub(super) promises: Promises,
     pub(super) used: Used,
+}
+
+/// As a path tells where it ends.
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut lines = Vec::new();
+        trace::end(self, &mut lines);
+        f.write_str(&lines.join("\n"))
+    }
 }
 
 impl Hash for State {
@@ -102,12 +114,12 @@ impl State {
             digest = mix(digest, *floor);
         }
         let Used { proposals, crashes, timeouts, waits, beats, stalls, drops, duplicates, .. } = self.used;
-        let Used { overtakings, reads, transfers, changes, compactions, .. } = self.used;
+        let Used { overtakings, reads, transfers, changes, compactions, forwards, .. } = self.used;
         let Promises { two_leaders, diverged, stale_read, .. } = self.promises;
         let broken = u8::from(two_leaders) << 2 | u8::from(diverged) << 1 | u8::from(stale_read);
         digest =
             mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, drops, duplicates]));
-        mix(digest, u64::from_le_bytes([overtakings, reads, transfers, changes, compactions, broken, 0, 0]))
+        mix(digest, u64::from_le_bytes([overtakings, reads, transfers, changes, compactions, broken, forwards, 0]))
     }
 
     /// Puts a message behind those that are on its link.
@@ -200,6 +212,9 @@ impl Cluster {
             }
             if used.waits < bounds.waits && image.leader != 0 && image.election_elapsed < ELECTION_TICKS {
                 inputs.push(Input::Wait);
+            }
+            if used.forwards < bounds.forwards && image.leader != 0 {
+                inputs.push(Input::Forward(FORWARDED + used.forwards + 1));
             }
         }
         // Without a leader it would be dropped.
@@ -315,6 +330,16 @@ impl Model for Cluster {
             }
         }
         Some(state)
+    }
+
+    fn format_action(&self, action: &Action) -> String {
+        trace::title(action)
+    }
+
+    fn format_step(&self, last: &State, action: Action) -> Option<String> {
+        let mut lines = Vec::new();
+        trace::step(self, 1, last, &action, &mut lines);
+        Some(lines.join("\n"))
     }
 
     fn within_boundary(&self, state: &State) -> bool {

@@ -11,6 +11,11 @@ use super::symmetry::{IDENTITY, MEMBERS_MAX, Permutation, renumber};
 /// The term in which a cluster is founded.
 pub(super) const FOUNDING_TERM: u64 = 1;
 
+/// Proposals at most, and as many that followers send on: an entry's code has room for so many.
+pub(super) const PROPOSALS_MAX: u8 = 0x1f;
+/// The first number of proposals that followers send on, less one.
+pub(super) const FORWARDED: u8 = 0x20;
+
 /// What a change of members does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
@@ -25,7 +30,7 @@ pub(super) enum Change {
 pub(super) enum Value {
     /// Of a new leader, or of a change that raft refused.
     Nothing,
-    /// The proposal of this number.
+    /// The proposal of this number; those that followers send on have numbers above [`FORWARDED`].
     Proposal(u8),
     Change(Change, u64),
     /// The members that begin the cluster, a bit for each.

@@ -279,7 +279,7 @@ fn weight(input: Input) -> usize {
     match input {
         Input::Timeout | Input::Wait | Input::Transfer(_) | Input::Change(..) => 1,
         Input::Compact => 2,
-        Input::Read => 3,
+        Input::Read | Input::Forward(_) => 3,
         Input::Propose(_) | Input::Beat => 8,
         Input::Flush | Input::Receive(_) => 16,
     }

@@ -96,6 +96,10 @@ impl Member {
             encode_slots(&shell.state, permutation, bytes);
             number(bytes, shell.floor);
             number(bytes, history.next_boot());
+            if !shell.forwarded.is_empty() {
+                bytes.push(0xfc);
+                bytes.extend(&shell.forwarded);
+            }
             for step in &shell.pending {
                 bytes.extend([0xfe, u8::from(step.sync)]);
                 step.records.iter().for_each(|record| encode_record(record, permutation, bytes));

@@ -378,6 +378,7 @@ fn input_key(input: Input) -> InputKey {
         Input::Read => 5,
         Input::Compact => 6,
         Input::Propose(number) => 8 + usize::from(number),
+        Input::Forward(number) => 0x200 + usize::from(number),
         // No packet lies at the address of a number.
         Input::Transfer(to) => 0x400 + to as usize,
         Input::Change(change, member) => 0x800 + ((change as usize) << 4 | member as usize),

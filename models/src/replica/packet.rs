@@ -33,9 +33,9 @@ impl Packet {
         self.message.msg_type != MessageType::MsgSnapStatus
     }
 
-    /// Whether it may come twice.
+    /// Whether it may come twice. Nothing tells a proposal from itself: its transport, a stream, must not repeat it.
     pub(super) fn may_come_twice(&self) -> bool {
-        true
+        self.message.msg_type != MessageType::MsgPropose
     }
 
     /// What messages keep their order on: from whom to whom, and what becomes of snapshots apart from the rest.
@@ -141,6 +141,10 @@ pub(super) fn describe(message: &Message) -> String {
             text += &format!(" after {}@{}", message.index, message.log_term);
             let entries: Vec<String> = message.entries.iter().map(|e| super::trace::slot(Slot::of(e))).collect();
             text += &format!(" [{}] commit {}", entries.join(" "), message.commit);
+        }
+        MessageType::MsgPropose => {
+            let entries: Vec<String> = message.entries.iter().map(|e| super::trace::what(Slot::of(e).value)).collect();
+            text += &format!(" [{}]", entries.join(" "));
         }
         MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
             text += &format!(" log {}@{}", message.index, message.log_term);

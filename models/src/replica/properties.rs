@@ -8,7 +8,7 @@ use stateright::Property;
 use super::Bounds;
 use super::cluster::{Cluster, State};
 use super::disk::Entries;
-use super::entry::{Slot, Value, conf_state};
+use super::entry::{FORWARDED, Slot, Value, conf_state};
 use super::member::{Member, Status};
 
 pub(super) const ONE_LEADER: &str = "a term has one leader";
@@ -21,12 +21,15 @@ pub(super) const CONFIGURED: &str = "who votes is who the state says";
 pub(super) const NO_PANIC: &str = "no member panics";
 pub(super) const READS: &str = "a read sees all that was committed before it";
 
+pub(super) const ONCE: &str = "a proposal is committed once";
+
 pub(super) const COMMITS: &str = "a proposal is committed";
 pub(super) const ALL_APPLY: &str = "every member applies every proposal made so far";
 pub(super) const SUCCESSION: &str = "a leader follows on the one that committed";
 pub(super) const REPLACED: &str = "an entry waits to be replaced by a committed one";
 pub(super) const INSTALLED: &str = "a member takes a snapshot";
 pub(super) const CHANGED: &str = "a change of members is applied by all that remain";
+pub(super) const FORWARDS: &str = "what a follower was asked for is committed";
 pub(super) const READ_ELSEWHERE: &str = "a follower answers a read";
 
 /// The properties; each finding is told once, with the first way to it.
@@ -41,6 +44,7 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
         Property::always(CONFIGURED, |all, state: &State| all.found.always(15, configured(state))),
         Property::always(NO_PANIC, |all, state: &State| all.found.always(6, no_panic(state))),
         Property::always(READS, |all, state: &State| all.found.always(11, !state.promises.stale_read)),
+        Property::always(ONCE, |all, state: &State| all.found.always(16, once(state))),
         Property::sometimes(COMMITS, |all, state: &State| all.found.sometimes(7, || commits(state))),
         Property::sometimes(ALL_APPLY, |all, state: &State| all.found.sometimes(8, || all_apply(state))),
         Property::sometimes(SUCCESSION, |all, state: &State| all.found.sometimes(9, || succession(state))),
@@ -51,9 +55,16 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
             all.found.sometimes(12, || state.promises.read_elsewhere)
         }));
     }
-    if bounds.compactions > 0 || bounds.founders() < bounds.nodes {
+    let start = conf_state(&bounds.start());
+    let some_join = start.voters.len() + start.learners.len() < usize::from(bounds.nodes);
+    if bounds.compactions > 0 || some_join {
         properties.push(Property::sometimes(INSTALLED, |all, state: &State| {
             all.found.sometimes(13, || state.promises.installed)
+        }));
+    }
+    if bounds.forwards > 0 {
+        properties.push(Property::sometimes(FORWARDS, |all, state: &State| {
+            all.found.sometimes(17, || committed(state).any(|(_, slot, _)| is_forwarded(slot)))
         }));
     }
     if bounds.changes > 0 {
@@ -137,6 +148,21 @@ fn is_proposal(slot: Slot) -> bool {
     matches!(slot.value, Value::Proposal(_))
 }
 
+fn is_forwarded(slot: Slot) -> bool {
+    matches!(slot.value, Value::Proposal(number) if number > FORWARDED)
+}
+
+fn once(state: &State) -> bool {
+    let mut numbers = 0u64;
+    committed(state).all(|(_, slot, _)| {
+        let Value::Proposal(number) = slot.value else { return true };
+        // Numbers end below 64.
+        let is_new = numbers & 1 << number == 0;
+        numbers |= 1 << number;
+        is_new
+    })
+}
+
 fn commits(state: &State) -> bool {
     committed(state).any(|(_, slot, _)| is_proposal(slot))
 }
@@ -161,7 +187,7 @@ fn belonging(state: &State) -> impl Iterator<Item = &Member> {
 }
 
 fn all_apply(state: &State) -> bool {
-    let proposals = usize::from(state.used.proposals);
+    let proposals = usize::from(state.used.proposals + state.used.forwards);
     proposals > 0
         && belonging(state).all(|member| {
             member.image().is_some() && member.state.iter().filter(|slot| is_proposal(**slot)).count() == proposals

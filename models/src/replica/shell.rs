@@ -37,6 +37,8 @@ pub(crate) enum Mutant {
     OldMembers,
     /// The log begins anew behind a snapshot whose state isn't durable yet.
     InstallUnsynced,
+    /// A follower whose leader changes sends on once more what it sent to the one before.
+    ProposeAgain,
 }
 
 /// A member keeps to its leader for so many ticks.
@@ -55,6 +57,8 @@ pub(super) enum Input {
     Beat,
     /// A client asks for the proposal of this number.
     Propose(u8),
+    /// A client asks a follower for the proposal of this number.
+    Forward(u8),
     /// A client asks for a linearizable read.
     Read,
     /// An administrator asks the leader to hand over to a member.
@@ -113,6 +117,8 @@ pub(super) struct Shell {
     pub(super) floor: u64,
     /// Handed out last.
     hard_state: HardState,
+    /// A mutant's: what it sent on.
+    pub(super) forwarded: Vec<u8>,
 }
 
 impl Shell {
@@ -131,6 +137,7 @@ impl Shell {
             pending: Vec::new(),
             floor: index_of(state),
             state: state.clone(),
+            forwarded: Vec::new(),
         };
         shell.carry_out(false, effects);
         shell
@@ -145,6 +152,13 @@ impl Shell {
             // Refused only without a leader; a leader alone is asked.
             Input::Propose(number) => {
                 let _ = self.replica.propose(vec![number]);
+            }
+            // Dropped without a leader; who has one is asked.
+            Input::Forward(number) => {
+                let sent = self.replica.propose(vec![number]).is_ok();
+                if sent && self.mutant == Some(Mutant::ProposeAgain) {
+                    self.forwarded.push(number);
+                }
             }
             Input::Read => self.read(effects),
             Input::Transfer(to) => self.replica.transfer_to(to),
@@ -245,6 +259,11 @@ impl Shell {
             effects.push(Effect::Elected(term));
             if early {
                 step.now.append(&mut step.after);
+            }
+        }
+        if step.leader.is_some_and(|(leader, _)| leader != 0) {
+            for number in std::mem::take(&mut self.forwarded) {
+                let _ = self.replica.propose(vec![number]);
             }
         }
         if !step.now.is_empty() {

@@ -10,7 +10,7 @@ use super::*;
 use expect_test::{Expect, expect};
 
 /// Bounds of a check that takes seconds.
-fn small() -> Bounds {
+pub(super) fn small() -> Bounds {
     Bounds {
         nodes: 3,
         founders: None,
@@ -28,7 +28,9 @@ fn small() -> Bounds {
         transfers: 0,
         changes: 0,
         compactions: 0,
+        forwards: 0,
         in_flight: 6,
+        scenario: None,
         mutant: None,
         audit: false,
         threads: 2,
@@ -111,6 +113,51 @@ fn it_holds_while_a_single_voter_with_a_learner_loses_power() {
                syncs
                applies -@2
                writes term 2 vote 1 commit 2
+    "#]],
+    );
+}
+
+/// The hazard of one voter with a learner that has joined, by its name (A1).
+#[test]
+fn a_single_voter_with_a_learner_survives_its_hazard() {
+    let named = Bounds { scenario: Some(bounds::Scenario::SingleVoterLearner), audit: true, ..small() };
+    let report = holds(&named, 207_323);
+    assert_eq!(report.unseen, [""; 0]);
+    finds(
+        Mutant::LeadBeforeDurable,
+        named,
+        &expect![[r#"
+        a term has one leader, 3 steps
+           3.  member 1 waited in vain for a leader
+               leads term 2
+               sends to 2: Append term 2 after 2@1 [-@2] commit 2
+               writes 3=-@2, term 2 vote 1 commit 2
+               syncs
+               applies -@2
+               writes term 2 vote 1 commit 3
+    "#]],
+    );
+}
+
+/// A follower sends on what it is asked for, to whoever leads by then.
+#[test]
+fn followers_send_proposals_on() {
+    let report = holds(&Bounds { proposals: 0, forwards: 1, crashes: 0, audit: true, ..small() }, 35_118);
+    assert!(report.seen.contains(&p::FORWARDS));
+    holds(&Bounds { terms: 1, timeouts: 1, forwards: 1, ..small() }, 69_879);
+}
+
+#[test]
+fn a_proposal_sent_on_twice_is_found() {
+    finds(
+        Mutant::ProposeAgain,
+        Bounds { proposals: 0, forwards: 1, crashes: 0, ..small() },
+        &expect![[r#"
+        a proposal is committed once, 20 steps
+          20.  member 1 receives from 2: AppendResponse term 2 index 4
+               sends to 2: Append term 2 after 4@2 [] commit 4
+               applies f1@2
+               writes term 2 vote 1 commit 4
     "#]],
     );
 }

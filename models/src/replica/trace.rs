@@ -6,7 +6,7 @@ use crate::exploration::END;
 
 use super::cluster::{Action, Cluster, State};
 use super::disk::{Content, Entries, Record};
-use super::entry::{Change, Slot, Value};
+use super::entry::{Change, FORWARDED, Slot, Value};
 use super::member::{Member, Status};
 use super::memo::Cut;
 use super::packet::{Packet, describe};
@@ -31,20 +31,30 @@ pub(super) fn end(state: &State, lines: &mut Vec<String>) {
     lines.extend(state.wire.iter().map(|p| format!("       on the wire: {}", routed(&p.message))));
 }
 
-fn step(cluster: &Cluster, number: usize, state: &State, action: &Action, lines: &mut Vec<String>) {
+/// A step, and what it did.
+pub(super) fn step(cluster: &Cluster, number: usize, state: &State, action: &Action, lines: &mut Vec<String>) {
     match action {
         Action::Lose { from_wire } => lines.push(format!("{number:4}.  {}", is_lost(&state.wire[*from_wire]))),
-        Action::Cut { at, member } => {
-            lines.push(format!("{number:4}.  member {}: the power is cut; {}", at + 1, left(member)));
-        }
+        _ => lines.push(format!("{number:4}.  {}", title(action))),
+    }
+    match action {
+        Action::Lose { .. } | Action::Cut { .. } => {}
         Action::Start { at, outcome } => {
-            lines.push(format!("{number:4}.  member {} starts", at + 1));
             effects(cluster, &state.members[*at], Input::Flush, outcome.cut, &outcome.member, lines);
         }
         Action::Take { at, input, outcome, .. } => {
-            lines.push(format!("{number:4}.  member {} {}", at + 1, happens(*input)));
             effects(cluster, &state.members[*at], *input, outcome.cut, &outcome.member, lines);
         }
+    }
+}
+
+/// What is done, as far as it can be told without the state.
+pub(super) fn title(action: &Action) -> String {
+    match action {
+        Action::Lose { from_wire } => format!("message {from_wire} on the wire is lost"),
+        Action::Cut { at, member } => format!("member {}: the power is cut; {}", at + 1, left(member)),
+        Action::Start { at, .. } => format!("member {} starts", at + 1),
+        Action::Take { at, input, .. } => format!("member {} {}", at + 1, happens(*input)),
     }
 }
 
@@ -55,6 +65,9 @@ pub(super) fn happens(input: Input) -> String {
         Input::Wait => "no longer keeps to its leader".to_owned(),
         Input::Beat => "leads on for a tick".to_owned(),
         Input::Propose(number) => format!("is asked for {}", what(Value::Proposal(number))),
+        Input::Forward(number) => {
+            format!("is asked for {}, which its leader has to decide", what(Value::Proposal(number)))
+        }
         Input::Read => "is asked for a read".to_owned(),
         Input::Change(change, id) => format!("is asked for {}", what(Value::Change(change, id))),
         Input::Compact => "cuts its log".to_owned(),
@@ -140,10 +153,11 @@ fn record(record: &Record) -> String {
 }
 
 /// A letter for a proposal, or a number of those behind the letters, `-` for nothing, `+3`, `^3` and `−3` for adding, promoting and removing a member.
-fn what(value: Value) -> String {
+pub(super) fn what(value: Value) -> String {
     match value {
         Value::Nothing => "-".to_owned(),
         Value::Proposal(number @ 1..=26) => char::from(b'a' + number - 1).to_string(),
+        Value::Proposal(number @ FORWARDED..) => format!("f{}", number - FORWARDED),
         Value::Proposal(number) => format!("p{number}"),
         Value::Change(Change::AddLearner, id) => format!("+{id}"),
         Value::Change(Change::Promote, id) => format!("^{id}"),

@@ -24,7 +24,8 @@ use super::symmetry::mix;
     mut_arg("nodes", |arg| arg.default_value("5")),
     mut_arg("founders", |arg| arg.default_value("3")),
     mut_arg("terms", |arg| arg.default_value("100")),
-    mut_arg("proposals", |arg| arg.default_value("60")),
+    mut_arg("proposals", |arg| arg.default_value("31")),
+    mut_arg("forwards", |arg| arg.default_value("31")),
     mut_arg("crashes", |arg| arg.default_value("16")),
     mut_arg("timeouts", |arg| arg.default_value("100")),
     mut_arg("waits", |arg| arg.default_value("60")),
@@ -93,6 +94,7 @@ pub(crate) fn walk(walk: &Walk, progress: &mut dyn Write) -> Walked {
     };
     let end = walk.episodes.map_or_else(|| format!("--seconds {}", walk.seconds), |n| format!("--episodes {n}"));
     say(format!("seed {seed}: {}", walk.command(seed, &end)));
+    let walk = &Walk { bounds: walk.bounds.resolved(), ..walk.clone() };
     let begun = Instant::now();
     let mut told = begun;
     let mut walked = Walked::new(walk);
@@ -136,10 +138,9 @@ impl Walk {
         if self.steps != usual.steps {
             command += &format!(" --steps {}", self.steps);
         }
-        for ((name, value), (_, usual)) in self.bounds.flags().into_iter().zip(usual.bounds.flags()) {
-            if value != usual {
-                command += &format!(" --{name} {value}");
-            }
+        let usual = usual.bounds.flags();
+        for (name, value) in self.bounds.flags().into_iter().filter(|flag| !usual.contains(flag)) {
+            command += &format!(" --{name} {value}");
         }
         command
     }
@@ -184,8 +185,8 @@ impl Walked {
 
     /// Tells what the walk came past.
     pub(crate) fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        if let Some(Violation { property, command, lines, .. }) = &self.violation {
-            writeln!(out, "VIOLATED: {property}")?;
+        if let Some(Violation { property, seed, command, lines }) = &self.violation {
+            writeln!(out, "VIOLATED with seed {seed}: {property}")?;
             for line in lines {
                 writeln!(out, "{line}")?;
             }

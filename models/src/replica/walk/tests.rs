@@ -13,7 +13,7 @@ fn walked(seed: u64, episodes: u64, mutant: Option<Mutant>) -> Walked {
 /// Everything holds, and all that may come about does: the walk isn't held up by its own bounds.
 #[test]
 fn a_walk_of_five_members_holds_and_comes_past_everything() {
-    let walked = walked(1, 60, None);
+    let walked = walked(1, 1500, None);
     assert!(walked.holds(), "{:#?}", walked.violation);
     let never: Vec<_> = walked.seen.iter().filter(|(_, count)| **count == 0).collect();
     assert!(never.is_empty(), "{never:?} in {} steps", walked.steps);
@@ -39,6 +39,7 @@ fn seeded_bugs_are_found_on_the_way() {
         (Mutant::SameBoot, p::READS),
         (Mutant::OldMembers, p::CONFIGURED),
         (Mutant::InstallUnsynced, p::DURABLE),
+        (Mutant::ProposeAgain, p::ONCE),
     ] {
         let walked = walked(1, 1000, Some(mutant));
         let violation = walked.violation.unwrap_or_else(|| panic!("{mutant:?} isn't found in {} steps", walked.steps));
