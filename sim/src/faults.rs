@@ -82,7 +82,8 @@ impl World {
             let lose = shared.chance.once_in(2);
             shared.link(id, peer).reset(now, lose);
         }
-        let at_once = shared.chance.once_in(3);
+        // Whose disk was full is started soon once all is calm.
+        let at_once = shared.calm || shared.chance.once_in(3);
         let wait = if at_once { shared.chance.below(20 * MS) } else { 50 * MS + shared.chance.around(2 * SECOND) };
         shared.queue.after(wait, Event::Start(id));
     }
