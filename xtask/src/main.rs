@@ -9,7 +9,7 @@ mod tidy;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -212,6 +212,35 @@ fn interop_kubernetes(arguments: &[&str]) -> Result<()> {
     if status.success() { Ok(()) } else { bail!("Kubernetes' control plane on the store: {status}") }
 }
 
+/// Five minutes of seeds that nobody tried before, on a core each: whole clusters, and the replica's model. A failure tells the
+/// command that comes to it again.
+fn by_chance() -> Result<()> {
+    println!("== by chance");
+    let begun = Instant::now();
+    let mut running = Vec::new();
+    for (program, arguments) in [("sim", "--seconds 300"), ("models", "walk replica --seconds 300")] {
+        let path = target_dir().join("release").join(program);
+        let mut command = Command::new(&path);
+        command.args(arguments.split(' ')).stdout(Stdio::piped());
+        running.push((program, command.spawn().with_context(|| format!("running {}", path.display()))?));
+    }
+    let mut failed = Vec::new();
+    for (program, child) in running {
+        let ended = child.wait_with_output().with_context(|| format!("waiting for {program}"))?;
+        let said = String::from_utf8_lossy(&ended.stdout);
+        // All of a failure; of what holds the seed and the end.
+        let lines: Vec<&str> = said.lines().collect();
+        let shown = if ended.status.success() { 12 } else { lines.len() };
+        let from = lines.len().saturating_sub(shown);
+        lines.iter().take(1).chain(&lines[from..]).for_each(|line| println!("{program}: {line}"));
+        if !ended.status.success() {
+            failed.push(program);
+        }
+    }
+    println!("== by chance: {:.0} s", begun.elapsed().as_secs_f64());
+    if failed.is_empty() { Ok(()) } else { bail!("by chance, {} failed", failed.join(" and ")) }
+}
+
 /// `--mutant` damages what is compared: then each target must fail.
 fn fuzz(arguments: &[&str]) -> Result<()> {
     let mut plan = fuzz::Plan { seconds: 60, target: None, mutant: false };
@@ -245,6 +274,7 @@ fn test() -> Result<()> {
     // The tests' build made the program; built alone it would have other features, and take minutes again.
     rust_clients_tests()?;
     etcds_tests(".")?;
+    by_chance()?;
     // First that each target can fail.
     for mutant in [true, false] {
         fuzz::run(&root(), &cache_dir(), &fuzz::Plan { seconds: 60, target: None, mutant })?;
