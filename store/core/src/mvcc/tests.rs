@@ -3,6 +3,7 @@
 mod as_etcd;
 mod live;
 mod reading;
+mod txn;
 
 use super::*;
 use crate::wire::command::Request;
