@@ -1,5 +1,7 @@
 //! Text cases: `now command argument…`, with a line for each `take`.
 
+mod naive;
+
 use expect_test::{Expect, expect};
 
 use super::*;
