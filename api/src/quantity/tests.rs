@@ -102,6 +102,30 @@ proptest! {
         prop_assert_eq!(first.to_string(), again.to_string());
     }
 
+    /// Whatever the digits and the suffix: the exact number of nanos, rounded up, as fractions of whole numbers say.
+    #[test]
+    fn values_are_exact(
+        whole in "[0-9]{1,40}", fraction in "[0-9]{0,40}",
+        suffix in prop::sample::select(vec!["", "n", "u", "m", "k", "E", "Ki", "Mi", "Ti", "Ei", "e9", "e-12"]),
+        negative in any::<bool>(),
+    ) {
+        let ten = |power: u32| BigUint::from(10_u8).pow(power);
+        let (times, over) = match suffix {
+            "n" => (ten(0), ten(9)), "u" => (ten(0), ten(6)), "m" => (ten(0), ten(3)),
+            "k" => (ten(3), ten(0)), "E" => (ten(18), ten(0)), "e9" => (ten(9), ten(0)), "e-12" => (ten(0), ten(12)),
+            "Ki" => (BigUint::from(1_u8) << 10, ten(0)), "Mi" => (BigUint::from(1_u8) << 20, ten(0)),
+            "Ti" => (BigUint::from(1_u8) << 40, ten(0)), "Ei" => (BigUint::from(1_u8) << 60, ten(0)),
+            _ => (ten(0), ten(0)),
+        };
+        let digits: BigUint = format!("{whole}{fraction}").parse().expect("digits");
+        let (above, below) = (digits * times * ten(9), over * ten(fraction.len() as u32));
+        let nanos = (above + &below - 1_u8) / below;
+        let size = i128::try_from(nanos).unwrap_or(MAX).min(MAX);
+        let text = format!("{}{whole}.{fraction}{suffix}", if negative { "-" } else { "" });
+        let quantity: Quantity = text.parse().unwrap();
+        prop_assert_eq!(quantity.nanos, if negative { -size } else { size }, "{}", text);
+    }
+
     /// Nothing makes the parser panic.
     #[test]
     fn parser_is_total(text in "[-+]?[0-9.]{0,40}[eEinumkKMGTP]{0,3}[-+]?[0-9]{0,25}") {
