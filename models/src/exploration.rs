@@ -135,6 +135,15 @@ impl Report {
         self.violations.is_empty() && self.audit.1 == 0
     }
 
+    /// For tests: everything holds, in so many states. A changed number means that production code or the model behaves
+    /// otherwise than before.
+    #[cfg(test)]
+    pub(crate) fn holds_in(self, states: usize) -> Self {
+        assert!(self.holds(), "{:#?}", self.violations);
+        assert_eq!(self.states, states);
+        self
+    }
+
     /// For tests: the first violation in short: the property, the number of steps, and the last step. `None` if all holds.
     #[cfg(test)]
     pub(crate) fn short(&self) -> Option<String> {
