@@ -120,8 +120,9 @@ pub(crate) struct Bounds {
     /// A bug to seed into the model's shell: the check must find it.
     #[arg(long)]
     pub(crate) mutant: Option<Mutant>,
-    /// Afterwards, compares what was remembered with running the code another way.
-    #[arg(long)]
+    /// Afterwards, compares what was remembered with running the code another way. Not with `--stalls`: whatever else
+    /// arrives then lets a waiting disk go on, also what has no effect of its own.
+    #[arg(long, conflicts_with = "stalls")]
     pub(crate) audit: bool,
     /// Threads.
     #[arg(long, default_value_t = 2)]

@@ -29,3 +29,10 @@ fn a_walk_that_fails_tells_the_command_that_does_it_again() {
     let (output, said) = models(again.expect("the command is told").1.trim());
     assert_eq!(output.status.code(), Some(1), "{said}");
 }
+
+#[test]
+fn what_can_not_be_combined_is_refused() {
+    let (output, _) = models("check replica --stalls 1 --audit");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be used with"));
+}
