@@ -12,6 +12,7 @@ use store_core::watch::{Ring, Told};
 use super::{Input, Running};
 use crate::mutant::Mutant;
 use crate::queue::MS;
+use crate::run::FAULTS;
 use crate::state::{Applied, Content};
 use crate::world::{Event, Shared};
 
@@ -129,7 +130,8 @@ impl Running {
             return;
         }
         self.state_busy = true;
-        let slow = shared.chance.once_in(shared.limits.slow_apply);
+        // In the calm it keeps up with whatever load there is.
+        let slow = shared.chance.once_in(shared.limits.slow_apply) && shared.queue.now() < FAULTS;
         let wait = if slow { shared.chance.below(300 * MS) } else { shared.chance.between(10, 200) };
         shared.queue.after(wait, Event::State(self.id, self.boot));
     }
