@@ -10,7 +10,8 @@
 //! Invariants
 //!   B1  A connection whose first authority is valid is never changed.
 //!   B2  At most one frame and one block of headers are held back.
-//!   B3  What comes before the first request passes at once: Go's clients ask nothing before
+//!   B3  No headers are kept beyond [`HEADERS_BYTES_MAX`] decoded, nor a table beyond [`TABLE_BYTES_MAX`].
+//!   B4  What comes before the first request passes at once: Go's clients ask nothing before
 //!       their settings are answered.
 //! Source: RFC 9113 §4.1, §6.2, §8.3.1; RFC 7541 §6.2.2 (literals without indexing).
 
@@ -27,6 +28,10 @@ const FRAME_HEAD_BYTES: usize = 9;
 /// What a peer may send before it is told otherwise (RFC 9113 §6.5.2); larger frames are the library's to refuse.
 const FRAME_BYTES_MAX: usize = 16_384;
 const READ_BYTES: usize = 8 << 10;
+/// A request's headers: a block refers to earlier ones by a byte each, so that few bytes may mean very many.
+const HEADERS_BYTES_MAX: usize = 16_384;
+/// What peers may have decoders remember unless they are told otherwise (RFC 9113 §6.5.2).
+const TABLE_BYTES_MAX: usize = 4096;
 
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
@@ -131,7 +136,7 @@ struct TooLong;
 fn is_mended(first: &Frame<'_>) -> bool {
     // A first request that doesn't fit one frame isn't from the clients that are meant.
     let block = block(first.flags, first.payload).filter(|_| first.flags & END_HEADERS != 0);
-    let headers = block.and_then(|block| Decoder::new().decode(block).ok()).unwrap_or_default();
+    let headers = block.and_then(|block| headers(&mut decoder(), block)).unwrap_or_default();
     headers.iter().any(|(name, value)| name == b":authority" && bare(value) != value.as_slice())
 }
 
@@ -155,11 +160,34 @@ fn block(flags: u8, payload: &[u8]) -> Option<&[u8]> {
     payload.get(..payload.len().checked_sub(padding)?)
 }
 
-#[derive(Default)]
+fn decoder() -> Decoder<'static> {
+    let mut decoder = Decoder::new();
+    decoder.set_max_allowed_table_size(TABLE_BYTES_MAX);
+    decoder
+}
+
+/// Names and values in a block; `None` if it is damaged, or means too many (B3).
+fn headers(decoder: &mut Decoder<'static>, block: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    let decoded = decoder.decode_with_cb(block, |name, value| {
+        bytes += name.len() + value.len();
+        if bytes <= HEADERS_BYTES_MAX {
+            found.push((name.into_owned(), value.into_owned()));
+        }
+    });
+    (decoded.is_ok() && bytes <= HEADERS_BYTES_MAX).then_some(found)
+}
+
 struct Rewriter {
     decoder: Decoder<'static>,
     /// Headers that go on in the next frame: whether they end their stream, and their bytes so far.
     open: Option<(u8, Vec<u8>)>,
+}
+
+impl Default for Rewriter {
+    fn default() -> Self {
+        Self { decoder: decoder(), open: None }
+    }
 }
 
 fn damaged(what: &str) -> io::Error {
@@ -202,7 +230,8 @@ impl Rewriter {
     }
 
     fn rewrite(&mut self, end_stream: u8, stream: &[u8], block: &[u8], out: &mut BytesMut) -> io::Result<()> {
-        let headers = self.decoder.decode(block).map_err(|_| damaged("headers can't be decoded"))?;
+        let headers = headers(&mut self.decoder, block);
+        let headers = headers.ok_or_else(|| damaged("headers can't be decoded, or are longer than allowed"))?;
         let mut plain = BytesMut::with_capacity(block.len() * 2);
         for (name, value) in &headers {
             let value = if name == b":authority" { bare(value) } else { value };

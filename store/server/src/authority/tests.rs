@@ -66,7 +66,7 @@ async fn what_is_valid_passes_untouched() {
     }
 }
 
-/// B3: the settings are answered before anything is asked.
+/// B4: the settings are answered before anything is asked.
 #[tokio::test]
 async fn settings_pass_before_the_first_request() {
     let (mut client, server) = tokio::io::duplex(64 << 10);
@@ -92,4 +92,41 @@ async fn an_authority_that_is_a_url_is_mended_on_every_request() {
 async fn a_sockets_path_becomes_a_name() {
     let out = through(&connection(["/run/keelson/client.sock", "/run/keelson/client.sock"]), 4096).await;
     assert_eq!(authorities(&out), ["localhost", "localhost"]);
+}
+
+/// A connection whose first request is mended, and then one with this block of headers.
+async fn after_the_first(block: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = PREFACE.to_vec();
+    let first = request(&mut loona_hpack::Encoder::new(), "http://127.0.0.1:2379");
+    bytes.extend_from_slice(&headers_frame(1, END_HEADERS, &first));
+    let length = u16::try_from(block.len()).expect("a frame").to_be_bytes();
+    bytes.extend_from_slice(&[0, length[0], length[1], HEADERS, END_HEADERS, 0, 0, 0, 3]);
+    bytes.extend_from_slice(block);
+    let mut out = Vec::new();
+    Lenient::new(bytes.as_slice()).read_to_end(&mut out).await?;
+    Ok(out)
+}
+
+/// B3: a header that decoders remember, and then references to it, a byte each.
+#[tokio::test]
+async fn few_bytes_that_mean_very_many_are_refused() {
+    // Literal with indexing, name and value of 100 and 3,000 bytes (RFC 7541 §6.2.1).
+    let mut block = vec![0x40];
+    let mut text = BytesMut::new();
+    put_text(&mut text, &[b'x'; 100]);
+    put_text(&mut text, &[b'y'; 3000]);
+    block.extend_from_slice(&text);
+    assert!(after_the_first(&block).await.is_ok());
+    // It is the newest of the table: index 62.
+    block.extend_from_slice(&[0x80 | 62; 10_000]);
+    let refused = after_the_first(&block).await.expect_err("31 MB of headers");
+    assert!(refused.to_string().contains("longer than allowed"), "{refused}");
+}
+
+/// B3: a table is raised to a mebibyte (RFC 7541 §6.3).
+#[tokio::test]
+async fn a_table_without_bounds_is_refused() {
+    assert!(after_the_first(&[0x3f, 0xe1, 0x1f, 0x82]).await.is_ok(), "4096 is allowed");
+    let refused = after_the_first(&[0x3f, 0xe1, 0xff, 0x3f, 0x82]).await.expect_err("more isn't");
+    assert!(refused.to_string().contains("can't be decoded"), "{refused}");
 }
