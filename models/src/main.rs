@@ -3,6 +3,7 @@
 //! `models check replica` and `models check history FILE`: the exit code is 1 if something is violated, and 2 if a
 //! check came to its bound; what was found is told.
 
+mod agent;
 mod exploration;
 mod lease;
 mod replica;
@@ -63,6 +64,8 @@ enum Subject {
     Watch(watch::Bounds),
     /// Several schedulers and the API between them: what each knows lags, bindings go unanswered or come late.
     Scheduler(scheduler::Bounds),
+    /// The node agent: killed anywhere, with calls to the runtime that take effect later, or not at all.
+    Agent(agent::Bounds),
     /// Whether a recorded history of a store's clients is linearizable.
     History {
         /// JSON lines, as `models::history` writes them.
@@ -92,6 +95,7 @@ fn check(subject: Subject, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         Subject::Lease(bounds) => tell(&lease::check(&bounds, out), out),
         Subject::Watch(bounds) => tell(&watch::check(&bounds, out), out),
         Subject::Scheduler(bounds) => tell(&scheduler::check(&bounds, out), out),
+        Subject::Agent(bounds) => tell(&agent::check(&bounds, out), out),
         Subject::History { file } => check_history(&file, out),
     }
 }

@@ -22,7 +22,7 @@ pub enum ContainerState {
 }
 
 /// One sandbox (a pod's network namespace and cgroup) in the runtime.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Sandbox {
     /// The runtime's id.
     pub id: String,
@@ -37,7 +37,7 @@ pub struct Sandbox {
 }
 
 /// One container in the runtime.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Container {
     /// The runtime's id.
     pub id: String,
@@ -68,7 +68,7 @@ pub struct Container {
 }
 
 /// Everything the runtime has of one pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ObservedPod {
     /// Its sandboxes.
     pub sandboxes: Vec<Sandbox>,
@@ -126,7 +126,7 @@ impl ProbeKind {
 }
 
 /// A call for the shell to make.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Bring the pod's volumes up (or up to date) under the data folder.
     PrepareVolumes,
