@@ -9,13 +9,16 @@
 //! taken once), and around the machine what `agent/node/src/pods.rs` does with it (`mind`, `node`). Time passes when the agent
 //! has nothing else to wait for. Images and volumes are there at once.
 //!
-//! Checks M1 to M4 of `agent_core::machine`, and O1, O3 of `agent/node/src/pods.rs` as the model does them.
+//! Checks M1 of `agent_core::machine`, and of M4 that what runs has ended; with O1 and O3 of `agent/node/src/pods.rs` as the
+//! model does them.
 
 mod cluster;
 mod mind;
 mod node;
 mod properties;
 mod runtime;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::io::Write;

@@ -21,7 +21,11 @@
 //!   M3  Of one [`Subject`] at most one action is in flight; a stop may be
 //!       repeated with an earlier deadline.
 //!   M4  The object is deleted only when the runtime has nothing of the pod.
-//! Checked by: `machine/model.rs` (M1–M4 under crashes of the agent), `machine/tests.rs`.
+//! What an agent asked for before it was killed may take effect under the next one. Both count attempts from what the
+//! runtime has, which gives each name with its attempt once: M1 holds until that record is tidied away. What is made
+//! later still is older than the newest of its name: never started, and removed.
+//! Checked by: `models/src/agent.rs` (M1, M4 of what runs; calls that take effect late), `machine/model.rs` (M1–M4
+//! under crashes of the agent), `machine/tests.rs`.
 
 mod containers;
 mod history;
