@@ -76,17 +76,19 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
     properties
 }
 
+/// A container could run if it is the newest of its name, in a sandbox that is ready: older ones are never started.
 fn none_twice(all: &Cluster, state: &State) -> bool {
     state.runtime.pods.iter().all(|pod| {
         let is_ready = |id: &str| pod.sandboxes.iter().any(|s| s.id == id && s.ready);
         names(&all.bounds).all(|name| {
-            let of_name = pod.containers.iter().filter(|c| c.name == name);
+            let of_name = || pod.containers.iter().filter(|c| c.name == name);
+            let newest = of_name().map(|c| c.attempt).max();
             let lives = |c: &&agent_core::runtime::Container| match c.state {
                 ContainerState::Running => true,
-                ContainerState::Created => is_ready(&c.sandbox_id),
+                ContainerState::Created => Some(c.attempt) == newest && is_ready(&c.sandbox_id),
                 _ => false,
             };
-            of_name.filter(lives).count() <= 1
+            of_name().filter(lives).count() <= 1
         })
     })
 }

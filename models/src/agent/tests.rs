@@ -75,6 +75,12 @@ fn it_holds_while_the_machine_starts_anew() {
     holds(&Bounds { reboots: 1, exits: 0, pods: 1, ..small() }, 51_225);
 }
 
+/// A creation that nobody waits for takes effect when its attempt's record was removed, so its name is free again.
+#[test]
+fn it_holds_while_a_name_is_free_again() {
+    holds(&Bounds { pods: 1, deletions: 0, exits: 2, ..small() }, 8_012);
+}
+
 #[test]
 fn it_holds_with_two_containers() {
     holds(&Bounds { containers: 2, pods: 1, exits: 0, ..small() }, 102_898);
