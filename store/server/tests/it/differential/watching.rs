@@ -151,7 +151,7 @@ impl Stream {
                 // Since 3.5.8 no watcher is told of less than where it begins (etcd pull request 15516): ours must not
                 // say a word, which would make the two stories differ.
                 if self.begins.values().any(|begin| *begin > pair.position.revision + 1) {
-                    return self.ends[1].send(request).await;
+                    return self.unanswered(request, pair.position.revision).await;
                 }
                 self.send(request).await?;
                 self.both("a word on progress", |r| r.watch_id == -1 && !r.created).await?;
@@ -159,6 +159,17 @@ impl Stream {
             None => self.send(request).await?,
         }
         Ok(())
+    }
+
+    /// Asks ours for what it doesn't answer now, and waits until it has read that: what follows may change it.
+    async fn unanswered(&mut self, request: &WatchRequest, revision: i64) -> Result<(), Difference> {
+        self.sentinels += 1;
+        let id = self.sentinels;
+        let ours = &mut self.ends[1];
+        ours.send(request).await?;
+        ours.send(&sentinel(id, revision + 1)).await?;
+        let created = |r: &WatchResponse| r.created && r.watch_id == id;
+        ours.until("a watcher behind a question", &created).await.map_err(|why| format!("ours: {why}"))
     }
 
     /// Compares what the two said up to a revision.
