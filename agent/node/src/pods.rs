@@ -8,8 +8,8 @@
 //!   O1  An observation that began before a pod's last finished action is not used for that pod:
 //!       it may not show what the action did.
 //!   O2  Of one pod's status at most one write is on its way, and the last status is written last.
-//!   O3  Pods that the runtime has and the API doesn't are stopped, but only once the API's
-//!       list is known.
+//!   O3  Pods that the runtime has and the API doesn't are stopped, and what is left in folders of pods that neither has is
+//!       removed, but only once the API's list is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actions::Hands;
 use crate::cri::Found;
+use crate::volumes;
 
 /// Messages that wait for the owner; senders wait when it is full.
 const INBOX_MAX: usize = 1024;
@@ -75,6 +76,8 @@ struct Owner {
     /// What was observed last, of pods that have no entry yet as well.
     observed: Option<(Instant, BTreeMap<String, Found>)>,
     listed: bool,
+    /// What is left of pods that neither the API nor the runtime has was removed, once: later there is none (O3).
+    swept: bool,
 }
 
 /// Looks after the node's pods until `shutdown`; what runs goes on running.
@@ -89,6 +92,7 @@ pub(crate) async fn run(hands: Arc<Hands>, shutdown: CancellationToken) {
         pods: BTreeMap::new(),
         observed: None,
         listed: false,
+        swept: false,
     };
     loop {
         let wake = owner.next_wake();
@@ -197,6 +201,13 @@ impl Owner {
             tracing::info!(pod = pod.metadata.name, %uid, "stopping a pod that the API doesn't have");
             self.insert(&uid, Arc::new(pod), true);
             self.step(&uid);
+        }
+        if !std::mem::replace(&mut self.swept, true) {
+            match volumes::sweep(&self.hands.node.data_dir, |uid| self.pods.contains_key(uid)) {
+                Ok(gone) if gone.is_empty() => {}
+                Ok(gone) => tracing::info!(uids = gone.join(" "), "removed what was left of pods that are gone"),
+                Err(error) => tracing::warn!(%error, "removing what was left of pods that are gone"),
+            }
         }
     }
 

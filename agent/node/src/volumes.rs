@@ -198,6 +198,35 @@ pub(crate) fn remove(data_dir: &Path, uid: &str) -> std::io::Result<()> {
     remove_tree(&pod_dir(data_dir, uid))
 }
 
+/// Removes what is left of pods that went while no agent ran: volumes, with secrets in them, and logs. Returns whose it was.
+pub(crate) fn sweep(data_dir: &Path, is_known: impl Fn(&str) -> bool) -> std::io::Result<Vec<String>> {
+    let mut gone = Vec::new();
+    for uid in names(&data_dir.join("pods"))? {
+        if !is_known(&uid) {
+            remove(data_dir, &uid)?;
+            gone.push(uid);
+        }
+    }
+    let logs = data_dir.join("logs");
+    for name in names(&logs)? {
+        // `NAMESPACE_NAME_UID`, none of which has that line in it. What has another form isn't the agent's.
+        let parts: Vec<&str> = name.split('_').collect();
+        if parts.len() == 3 && !is_known(parts[2]) {
+            std::fs::remove_dir_all(logs.join(&name))?;
+        }
+    }
+    Ok(gone)
+}
+
+/// The names of what is in a folder; none if it isn't there.
+fn names(dir: &Path) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
 /// Removes a folder after unmounting what is mounted below it.
 ///
 /// # Errors
@@ -227,6 +256,18 @@ pub fn unmount_below(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_knows_is_swept_away() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for left in ["pods/u1/volumes/secret/s", "pods/u2/volumes", "logs/ns_p_u1/c", "logs/ns_p_u2/c", "logs/other"] {
+            std::fs::create_dir_all(dir.path().join(left)).expect("made");
+        }
+        assert_eq!(sweep(dir.path(), |uid| uid == "u2").expect("swept"), ["u1"]);
+        let left = |folder: &str| names(&dir.path().join(folder)).expect("read");
+        assert_eq!((left("pods"), left("logs").len()), (vec!["u2".to_owned()], 2), "a name of another form stays");
+        assert_eq!(sweep(&dir.path().join("nothing"), |_| false).expect("nothing there"), [""; 0]);
+    }
 
     #[test]
     fn a_sub_path_stays_in_its_volume() {
