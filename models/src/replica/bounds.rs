@@ -44,7 +44,7 @@ impl Scenario {
     fn flags(self) -> &'static str {
         match self {
             Self::SingleVoterLearner => {
-                "--nodes 2 --founders 1 --terms 3 --timeouts 3 --proposals 2 --crashes 2 --beats 1"
+                "--nodes 2 --founders 1 --terms 3 --timeouts 3 --proposals 2 --crashes 2 --beats 1 --stalls 1"
             }
         }
     }

@@ -115,8 +115,8 @@ impl State {
         }
         let Used { proposals, crashes, timeouts, waits, beats, stalls, drops, duplicates, .. } = self.used;
         let Used { overtakings, reads, transfers, changes, compactions, forwards, .. } = self.used;
-        let Promises { two_leaders, diverged, stale_read, .. } = self.promises;
-        let broken = u8::from(two_leaders) << 2 | u8::from(diverged) << 1 | u8::from(stale_read);
+        let Promises { two_leaders, diverged, stale_read, early, .. } = self.promises;
+        let broken = u8::from(early) << 3 | u8::from(two_leaders) << 2 | u8::from(diverged) << 1 | u8::from(stale_read);
         digest =
             mix(digest, u64::from_le_bytes([proposals, crashes, timeouts, waits, beats, stalls, drops, duplicates]));
         mix(digest, u64::from_le_bytes([overtakings, reads, transfers, changes, compactions, broken, forwards, 0]))

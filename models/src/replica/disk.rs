@@ -7,7 +7,7 @@
 
 use store_core::replica::{Log, Persist};
 
-use raft::eraftpb::HardState;
+use raft::eraftpb::{HardState, Message, MessageType};
 
 use super::entry::{Slot, conf_state, index_of, term_of};
 
@@ -146,6 +146,24 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn write(&mut self, records: &[Record]) {
         self.unsynced.extend_from_slice(records);
+    }
+
+    /// Whether what a message says is durable: its sender's term, whom it votes for, which entries it has.
+    pub(super) fn backs(&self, message: &Message) -> bool {
+        let disk = &self.synced;
+        match message.msg_type {
+            // They ask for a term that isn't the sender's yet, or for nothing that a term has a part in.
+            MessageType::MsgRequestPreVote | MessageType::MsgSnapStatus => true,
+            MessageType::MsgRequestPreVoteResponse if !message.reject => true,
+            MessageType::MsgRequestVoteResponse if !message.reject && message.term == disk.term => {
+                disk.vote == message.to
+            }
+            MessageType::MsgRequestVote if message.term == disk.term => disk.vote == message.from,
+            MessageType::MsgAppendResponse if !message.reject && message.term == disk.term => {
+                message.index <= disk.log.last()
+            }
+            _ => message.term <= disk.term,
+        }
     }
 
     pub(super) fn sync(&mut self) {

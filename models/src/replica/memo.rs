@@ -45,6 +45,8 @@ pub(super) struct Outcome {
     /// Entries applied, each with its index; all that a snapshot holds if one was installed.
     pub(super) applied: Vec<(u64, Slot)>,
     pub(super) installed: bool,
+    /// Something left before what it says was durable.
+    pub(super) early: bool,
     /// Reads asked for.
     pub(super) asked: Vec<ReadContext>,
     /// Reads answered, each with the index from which on the state will do.
@@ -255,11 +257,13 @@ impl Memo {
             elected: Vec::new(),
             applied: Vec::new(),
             installed: false,
+            early: false,
             asked: Vec::new(),
             answered: Vec::new(),
             term,
         };
         let mut applied = index_of(&before.state);
+        let mut disk = before.disk.clone();
         for effect in &effects[..count] {
             match effect {
                 Effect::Elected(term) => outcome.elected.push(*term),
@@ -272,12 +276,18 @@ impl Memo {
                     outcome.applied.extend((1..).zip(slots.iter().copied()));
                     applied = index_of(slots);
                 }
-                Effect::Send(messages) => outcome.sends.extend(messages.iter().map(|m| self.packet(m))),
+                Effect::Send(messages) => {
+                    outcome.early |= !messages.iter().all(|message| disk.backs(message));
+                    outcome.sends.extend(messages.iter().map(|m| self.packet(m)));
+                }
+                Effect::Write(records) => disk.write(records),
+                Effect::Sync => disk.sync(),
                 Effect::Ask(context) => outcome.asked.push(*context),
                 Effect::Answer(context, index) => outcome.answered.push((*context, *index)),
-                Effect::Write(_) | Effect::Sync | Effect::Keep | Effect::Release(_) => {}
+                Effect::Keep | Effect::Release(_) => {}
             }
         }
+        outcome.early |= !more.iter().all(|message| disk.backs(message));
         outcome.sends.extend(more.iter().map(|m| self.packet(m)));
         outcome
     }

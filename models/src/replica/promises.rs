@@ -24,6 +24,8 @@ pub(super) struct Promises {
     pub(super) stale_read: bool,
     /// A read was answered at a member that didn't lead.
     pub(super) read_elsewhere: bool,
+    /// A message left before what it says was durable.
+    pub(super) early: bool,
     /// A member took a snapshot.
     pub(super) installed: bool,
 }
@@ -40,6 +42,7 @@ impl Promises {
             self.leaders[place] = outcome.member.id();
         }
         self.installed |= outcome.installed;
+        self.early |= outcome.early;
         for (index, slot) in &outcome.applied {
             self.commit(*index, *slot, outcome.term);
         }

@@ -21,6 +21,7 @@ pub(super) const CONFIGURED: &str = "who votes is who the state says";
 pub(super) const NO_PANIC: &str = "no member panics";
 pub(super) const READS: &str = "a read sees all that was committed before it";
 
+pub(super) const BACKED: &str = "what a message says is durable";
 pub(super) const ONCE: &str = "a proposal is committed once";
 
 pub(super) const COMMITS: &str = "a proposal is committed";
@@ -45,6 +46,7 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
         Property::always(NO_PANIC, |all, state: &State| all.found.always(6, no_panic(state))),
         Property::always(READS, |all, state: &State| all.found.always(11, !state.promises.stale_read)),
         Property::always(ONCE, |all, state: &State| all.found.always(16, once(state))),
+        Property::always(BACKED, |all, state: &State| all.found.always(18, !state.promises.early)),
         Property::sometimes(COMMITS, |all, state: &State| all.found.sometimes(7, || commits(state))),
         Property::sometimes(ALL_APPLY, |all, state: &State| all.found.sometimes(8, || all_apply(state))),
         Property::sometimes(SUCCESSION, |all, state: &State| all.found.sometimes(9, || succession(state))),

@@ -8,7 +8,7 @@
 //!
 //! Invariants
 //!   A1  A message that depends on unsynced state leaves only after its sync: what
-//!       followers say, and everything in a step that changed term or vote.
+//!       followers say, and everything from a step that changed term or vote on, until that is durable.
 //!   A2  Only entries that are committed and durable here are handed out to apply.
 //!   A3  Commit is persisted no later than what was applied under it.
 //!   A4  A read context is never used twice.
@@ -95,6 +95,8 @@ const APPLY_BYTES_MAX: u64 = 16 << 20;
 pub struct Replica {
     node: RawNode<Log>,
     term_and_vote: (u64, u64),
+    /// The step that changed them last, until it is durable (A1).
+    electing: Option<u64>,
     /// Who leads, since which term, and this member's part, as [`Step::leader`] told last.
     leader: (u64, u64),
     role: StateRole,
@@ -181,6 +183,7 @@ impl Replica {
         let hard_state = node.raft.hard_state();
         Self {
             term_and_vote: (hard_state.term, hard_state.vote),
+            electing: None,
             node,
             leader: (0, 0),
             role: StateRole::Follower,
@@ -296,6 +299,7 @@ impl Replica {
     /// Everything up to the step is durable.
     pub fn persisted(&mut self, number: u64) {
         assert!(number <= self.last_number, "a step that was never handed out can't be durable");
+        self.electing.take_if(|step| *step <= number);
         self.node.on_persist_ready(number);
         if let Some((_, index)) = self.installing.take_if(|(step, _)| *step <= number) {
             // raft-rs doesn't count what a snapshot holds as applied by itself.
@@ -428,13 +432,18 @@ impl Replica {
     }
 
     /// A1: a leader may send before its own sync, unless the very term it leads in
-    /// isn't durable: a single voter elects itself and would reuse the term after a crash.
+    /// isn't durable: a single voter elects itself and would reuse the term after a crash. What later steps send waits
+    /// as well: they are synced behind it.
     fn hold_messages(&mut self, step: &mut Step) {
-        let Some(hard_state) = &step.persist.hard_state else { return };
-        let now = (hard_state.term, hard_state.vote);
-        if now != self.term_and_vote {
-            self.term_and_vote = now;
-            step.persist.sync = true;
+        if let Some(hard_state) = &step.persist.hard_state {
+            let now = (hard_state.term, hard_state.vote);
+            if now != self.term_and_vote {
+                self.term_and_vote = now;
+                self.electing = Some(step.number);
+                step.persist.sync = true;
+            }
+        }
+        if self.electing.is_some() {
             let held = std::mem::take(&mut step.now);
             step.after.splice(0..0, held);
         }

@@ -30,8 +30,8 @@ fn a_seed_decides_every_step() {
 #[test]
 fn seeded_bugs_are_found_on_the_way() {
     for (mutant, property) in [
-        (Mutant::ReplyBeforeDurable, p::DURABLE),
-        (Mutant::LoseVote, p::ONE_LEADER),
+        (Mutant::ReplyBeforeDurable, p::BACKED),
+        (Mutant::LoseVote, p::BACKED),
         (Mutant::CountBeforeDurable, p::DURABLE),
         (Mutant::KeepReplaced, p::TERMS_ASCEND),
         (Mutant::CommitBehind, p::NO_PANIC),

@@ -195,6 +195,15 @@ fn a_single_voter_holds_its_messages_until_its_term_is_durable() {
     let step = replica.poll().expect("effects");
     assert!(step.now.is_empty(), "{:?}", step.now);
     assert!(step.persist.sync);
+    // Nor what comes after: the learner would take entries of a term that may come again.
+    replica.tick();
+    replica.propose(b"a".to_vec()).expect("a leader");
+    let next = replica.poll().expect("effects");
+    assert!(next.now.is_empty(), "{:?}", next.now);
+    assert!(next.after.iter().any(|message| message.to == 2), "{:?}", next.after);
+    replica.persisted(step.number);
+    replica.tick();
+    assert!(replica.poll().is_some_and(|step| step.now.iter().any(|message| message.to == 2)), "its term is durable");
 }
 
 #[test]
