@@ -254,6 +254,9 @@ pub(crate) struct StoreArgs {
         value_parser = duration
     )]
     watch_progress_notify_interval: Duration,
+    /// A file that each step of consensus is written to, for `models validate trace`; slows the member down
+    #[arg(long, value_name = "FILE")]
+    trace_raft: Option<PathBuf>,
     /// What is logged: debug, info, warn or error; KEELSON_LOG says more
     #[arg(long, env = "ETCD_LOG_LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]
     pub(crate) log_level: String,
@@ -362,6 +365,7 @@ impl StoreArgs {
             client_keepalive_min: self.grpc_keepalive_min_time,
             warning_apply_duration: self.warning_apply_duration,
             watch_progress_notify_interval: self.watch_progress_notify_interval,
+            trace_raft: self.trace_raft,
         })
     }
 }

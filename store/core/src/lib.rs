@@ -1,7 +1,7 @@
 //! The store's decisions: consensus, revisions, leases, permissions.
 //!
 //! Pure: no clock, no thread, no disk, no socket. [`replica`] turns inputs into an
-//! ordered list of effects around raft-rs, [`wal`] its log into frames and back; [`machine`] turns committed commands into
+//! ordered list of effects around raft-rs, [`trace`] says what it did, [`wal`] turns its log into frames and back; [`machine`] turns committed commands into
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
 //! about the cluster itself, [`auth`] those about users, and it says who may do what, [`alarms`]
 //! what is refused to everybody, [`divergence`] whether members came to the same.
@@ -23,6 +23,7 @@ pub mod membership;
 pub mod mvcc;
 pub mod peers;
 pub mod replica;
+pub mod trace;
 pub mod wal;
 pub mod watch;
 

@@ -22,7 +22,9 @@
 
 mod image;
 mod log;
+mod position;
 mod reads;
+mod recorder;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -32,8 +34,10 @@ pub use log::Log;
 pub use reads::Reads;
 pub use watchdog::Watchdog;
 
-use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType, Snapshot};
-use raft::{Config, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole, Storage as _};
+use raft::eraftpb::{ConfChange, Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::{Config, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole};
+
+use crate::trace::{Cause, Change, Letter, Mark, Members, hexadecimal};
 
 /// What a member needs to know of its timing, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +110,8 @@ pub struct Replica {
     last_number: u64,
     /// The step that installs a snapshot, and the snapshot's index, until it is durable (A5).
     installing: Option<(u64, u64)>,
+    /// What happens, if anybody wants to know.
+    recorder: Option<recorder::Recorder>,
 }
 
 /// What must be made durable.
@@ -191,6 +197,7 @@ impl Replica {
             boot,
             last_number: 0,
             installing: None,
+            recorder: None,
         }
     }
 
@@ -198,6 +205,8 @@ impl Replica {
     pub fn tick(&mut self) {
         if !self.must_not_stand() {
             self.node.tick();
+            let stands_again = !self.is_leader() && self.node.raft.election_elapsed == 0;
+            self.note_time(stands_again);
         }
     }
 
@@ -206,6 +215,7 @@ impl Replica {
         if !self.must_not_stand() {
             // Fails only for a stopped node, which this crate never makes.
             let _ = self.node.campaign();
+            self.note_time(true);
         }
     }
 
@@ -229,6 +239,14 @@ impl Replica {
     /// So is what only a leader can serve, where this member doesn't lead any more: raft would send it on in the peer's
     /// name. Who sent it learns of the new leader too.
     pub fn receive(&mut self, message: Message) {
+        let letter = self.is_recorded().then(|| Letter::from(&message));
+        self.step_message(message);
+        if let Some(letter) = letter {
+            self.note(|| Cause::Message(letter));
+        }
+    }
+
+    fn step_message(&mut self, message: Message) {
         let is_late =
             matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex) && !self.is_leader();
         // Whoever hands over waits in vain and goes on leading; who was asked because it is alone now stands by itself.
@@ -252,7 +270,12 @@ impl Replica {
     /// # Errors
     /// [`ProposeError::Dropped`]: nobody leads or the log is full of uncommitted entries.
     pub fn propose(&mut self, command: Vec<u8>) -> Result<(), ProposeError> {
-        self.node.propose(Vec::new(), command).map_err(|_| ProposeError::Dropped)
+        let mark = self.is_recorded().then(|| Mark::new(0, EntryType::EntryNormal, &command, &[]));
+        self.node.propose(Vec::new(), command).map_err(|_| ProposeError::Dropped)?;
+        if let Some(mark) = mark {
+            self.note_change(|| Cause::Propose(mark));
+        }
+        Ok(())
     }
 
     /// Puts a change of members into the log, as the leader. Its context is the command it goes with.
@@ -264,7 +287,9 @@ impl Replica {
         if !self.is_leader() || self.node.raft.has_pending_conf() {
             return Err(ProposeError::Dropped);
         }
-        self.node.propose_conf_change(Vec::new(), change.clone()).map_err(|_| ProposeError::Dropped)
+        self.node.propose_conf_change(Vec::new(), change.clone()).map_err(|_| ProposeError::Dropped)?;
+        self.note_change(|| Cause::Propose(Mark::from(change)));
+        Ok(())
     }
 
     /// A change of members was applied to the state. Comes before [`Replica::applied`] of its index.
@@ -283,6 +308,8 @@ impl Replica {
             }
             self.node.raft.become_follower(self.term(), raft::INVALID_ID);
         }
+        let members = Members::from(&self.conf_state());
+        self.note(|| Cause::Changed(Change::from(change), members));
     }
 
     /// Asks for an index at which a read is linearizable; returns its context. The
@@ -292,6 +319,7 @@ impl Replica {
         self.contexts += 1;
         let id = self.node.raft.id;
         let context: Vec<u8> = [id, self.boot, self.contexts].iter().flat_map(|n| n.to_be_bytes()).collect();
+        self.note(|| Cause::Read(hexadecimal(&context)));
         self.node.read_index(context.clone());
         context
     }
@@ -305,12 +333,14 @@ impl Replica {
             // raft-rs doesn't count what a snapshot holds as applied by itself.
             self.applied(index);
         }
+        self.note(|| Cause::Persisted(number));
     }
 
     /// The state machine has applied up to the index.
     pub fn applied(&mut self, index: u64) {
         if index > self.node.raft.raft_log.applied {
             self.node.advance_apply_to(index);
+            self.note_change(|| Cause::Applied(index));
         }
     }
 
@@ -418,6 +448,7 @@ impl Replica {
         step.reads = ready.take_read_states();
         self.hold_messages(&mut step);
         self.note_leader(&mut step);
+        self.note_step(&step);
         let store = self.node.mut_store();
         if let Some(snapshot) = &step.persist.snapshot {
             store.install(snapshot);
@@ -456,66 +487,6 @@ impl Replica {
             (self.leader, self.role) = (leader, role);
             step.leader = Some((id, role == StateRole::Leader));
         }
-    }
-
-    /// This member's number.
-    pub fn id(&self) -> u64 {
-        self.node.raft.id
-    }
-
-    /// The leader's number; 0 if there is none.
-    pub fn leader(&self) -> u64 {
-        self.node.raft.leader_id
-    }
-
-    /// Whether this member leads.
-    pub fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
-    }
-
-    /// The term of the entry that was applied last; 0 before the first.
-    pub fn applied_term(&self) -> u64 {
-        let log = &self.node.raft.raft_log;
-        // What is applied is in the log, or where it begins.
-        log.term(log.applied).unwrap_or(0)
-    }
-
-    /// Whether this member leads and has applied an entry of its own term, thus all that was committed before it.
-    pub fn leads_applied(&self) -> bool {
-        self.is_leader() && self.applied_term() == self.term()
-    }
-
-    /// Whether this member knows that its leader has committed an entry of its own term: until then a leader drops the
-    /// requests of [`Replica::read_index`], and tells nobody. Source: raft-rs `raft.rs`, `step_leader`, MsgReadIndex.
-    pub fn indexes_reads(&self) -> bool {
-        let log = &self.node.raft.raft_log;
-        self.leader() != 0 && log.term(log.committed).is_ok_and(|term| term == self.term())
-    }
-
-    /// The current term.
-    pub fn term(&self) -> u64 {
-        self.node.raft.term
-    }
-
-    /// The commit index.
-    pub fn committed(&self) -> u64 {
-        self.node.raft.raft_log.committed
-    }
-
-    /// The first and last index in memory.
-    pub fn log_range(&self) -> (u64, u64) {
-        let store = self.node.store();
-        (store.first_index().unwrap_or(0), store.last_index().unwrap_or(0))
-    }
-
-    /// The log, for models and tests.
-    pub fn log(&self) -> &Log {
-        self.node.store()
-    }
-
-    /// Who votes.
-    pub fn conf_state(&self) -> ConfState {
-        self.node.raft.prs().conf().to_conf_state()
     }
 }
 

@@ -184,6 +184,8 @@ pub struct Config {
     pub warning_apply_duration: Duration,
     /// How often an idle watcher that asked for it is told its progress.
     pub watch_progress_notify_interval: Duration,
+    /// Where each step of consensus is written down, to be judged; the file is made, or gone on with.
+    pub trace_raft: Option<PathBuf>,
 }
 
 /// A setting that can't work.
@@ -234,6 +236,7 @@ impl Default for Config {
             client_keepalive_min: Duration::from_secs(5),
             warning_apply_duration: Duration::from_millis(100),
             watch_progress_notify_interval: Duration::from_secs(600),
+            trace_raft: None,
         }
     }
 }

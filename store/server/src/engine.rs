@@ -53,6 +53,7 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::slow::Slow;
 use crate::state::{Received, State, StateError};
+use crate::trace::{Trace, TraceError};
 use crate::wal::{self, Wal, WalError};
 use owner::OwnerTiming;
 use requests::{Answering, WAITING_BYTES_MAX, WAITING_MAX};
@@ -203,6 +204,7 @@ pub(crate) struct Engine {
     begun: Instant,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) slow: Slow,
+    trace: Option<Trace>,
     members: watch::Sender<Members>,
     /// What peers that are far behind are sent.
     copied: Mutex<Option<Arc<Copied>>>,
@@ -230,6 +232,9 @@ pub enum OpenError {
     /// The state.
     #[error("opening the state")]
     State(#[from] StateError),
+    /// The trace.
+    #[error("tracing consensus")]
+    Trace(#[from] TraceError),
     /// The folder.
     #[error("using {path}")]
     Folder {
@@ -272,7 +277,11 @@ impl Engine {
         let (wal, log) = wal::open(&config.data_dir.join("log"), position, conf_state)?;
         let ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
         let timing = Timing::spread(usize::try_from(ticks).unwrap_or(10).max(2), 1);
-        let replica = Replica::new(id, boot, timing, applied, log);
+        let mut replica = Replica::new(id, boot, timing, applied, log);
+        let trace = config.trace_raft.as_ref().map(|path| Trace::open(path, id)).transpose()?;
+        if trace.is_some() {
+            replica.record();
+        }
         let (inputs, receiver) = channel();
         let revision = state.read().revision();
         let closed = CancellationToken::new();
@@ -300,6 +309,7 @@ impl Engine {
             begun: Instant::now(),
             metrics: Arc::new(Metrics::new(id, crate::grpc::VERSION)),
             slow: Slow::new(config.warning_apply_duration),
+            trace,
             members: watch::Sender::new(identity.members.clone()),
             copied: Mutex::new(None),
             copies,

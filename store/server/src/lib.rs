@@ -27,6 +27,7 @@ mod serve;
 mod slow;
 mod state;
 mod tls;
+mod trace;
 mod wal;
 
 use std::sync::Arc;

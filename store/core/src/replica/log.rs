@@ -110,6 +110,12 @@ impl Log {
         self.last() - kept.count() as u64
     }
 
+    /// Index and term of the entry before the first.
+    #[must_use]
+    pub fn base(&self) -> (u64, u64) {
+        (self.first - 1, self.before_term)
+    }
+
     /// The entries in memory.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()

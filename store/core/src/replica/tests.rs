@@ -2,7 +2,8 @@
 
 use super::*;
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeType, EntryType};
+use raft::Storage as _;
+use raft::eraftpb::{ConfChangeType, ConfState, EntryType};
 use std::collections::VecDeque;
 
 struct Member {

@@ -322,8 +322,12 @@ impl Owner {
     fn carry_out(&mut self) {
         self.reads.ask(self.ticks, &mut self.replica, |reader| !reader.is_closed());
         while let Some(step) = self.replica.poll() {
+            if !self.trace() {
+                return;
+            }
             self.step(step);
         }
+        self.trace();
         let position =
             Position { leader: self.replica.leader(), term: self.replica.term(), committed: self.replica.committed() };
         self.engine.position.send_if_modified(|old| {
@@ -331,6 +335,18 @@ impl Owner {
             *old = position;
             changed
         });
+    }
+
+    /// Writes down what happened, before anything of it is done; `false` if that failed, and the member ends.
+    fn trace(&mut self) -> bool {
+        let Some(trace) = &self.engine.trace else { return true };
+        match trace.write(self.replica.recorded()) {
+            Ok(()) => true,
+            Err(error) => {
+                self.engine.tell(Input::Failed(format!("{error}: {}", error.source)));
+                false
+            }
+        }
     }
 
     fn step(&mut self, step: Step) {

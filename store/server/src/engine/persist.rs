@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use raft::eraftpb::{HardState, Message};
 use store_core::replica::Persist;
+use store_core::trace::Event;
 
 use super::{Engine, Input};
 use crate::peers::Peers;
+use crate::trace::TraceError;
 use crate::wal::{Wal, WalError};
 
 /// What the log thread is given.
@@ -19,6 +21,15 @@ pub(super) enum ToLog {
     Reset { number: u64, index: u64, term: u64, hard_state: HardState, after: Vec<Message> },
     /// Entries up to here are durably applied.
     Release(u64),
+}
+
+/// Why what steps ask for isn't durable.
+#[derive(Debug, thiserror::Error)]
+enum PersistError {
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error("{0}: {source}", source = .0.source)]
+    Trace(#[from] TraceError),
 }
 
 /// Steps that one sync covers at most.
@@ -41,7 +52,7 @@ pub(super) fn run(engine: &Arc<Engine>, peers: &Peers, mut wal: Wal, inbox: &Rec
     }
 }
 
-fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) -> Result<(), WalError> {
+fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) -> Result<(), PersistError> {
     let (mut sync, mut last, mut messages) = (false, None, Vec::new());
     let mut release = None;
     for item in batch {
@@ -66,6 +77,9 @@ fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) 
         if sync {
             engine.metrics.log_sync.observe(begun.elapsed().as_secs_f64());
         }
+    }
+    if let (Some(trace), Some(step)) = (&engine.trace, last) {
+        trace.write([Event::Durable { step }])?;
     }
     for message in messages {
         peers.send(message);
