@@ -3,3 +3,4 @@
 //! The models themselves are the program's (`main.rs`).
 
 pub mod history;
+pub mod traces;

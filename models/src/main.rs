@@ -1,7 +1,7 @@
 //! Checks: production code explored exhaustively within bounds, and histories of real clusters.
 //!
-//! `models check replica` and `models check history FILE`: the exit code is 1 if something is violated, and 2 if a
-//! check came to its bound; what was found is told.
+//! `models check replica`, `models check history FILE`, `models validate trace FILE…`: the exit code is 1 if something is
+//! violated, and 2 if a check came to its bound; what was found is told.
 
 mod agent;
 mod exploration;
@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use models::history::{self, History};
+use models::traces::{self, Trace};
 
 use crate::exploration::Report;
 
@@ -37,6 +38,9 @@ enum Command {
     /// Walks through a model by chance, within bounds that are too wide to check.
     #[command(subcommand)]
     Walk(Way),
+    /// Decides whether what members of real clusters did is what the specification allows.
+    #[command(subcommand)]
+    Validate(Judged),
     /// Shows a model's states in a browser.
     #[command(subcommand)]
     Explore(Shown),
@@ -46,6 +50,16 @@ enum Command {
 enum Shown {
     /// The store's consensus driver.
     Replica(replica::Explorer),
+}
+
+#[derive(Subcommand)]
+enum Judged {
+    /// The steps of consensus that members wrote down (`keelson store --trace-raft FILE`): whether they are Raft's.
+    Trace {
+        /// Each member's file, of all members.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -82,6 +96,7 @@ fn main() -> anyhow::Result<ExitCode> {
             walked.print(&mut out)?;
             Ok(code(walked.holds()))
         }
+        Command::Validate(Judged::Trace { files }) => validate_traces(&files, &mut out),
         Command::Explore(Shown::Replica(explorer)) => {
             replica::serve(&explorer, &mut out)?;
             Ok(ExitCode::SUCCESS)
@@ -119,4 +134,15 @@ fn check_history(file: &Path, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         (false, true) => ExitCode::from(1),
         (false, false) => ExitCode::from(2),
     })
+}
+
+fn validate_traces(files: &[PathBuf], out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let mut traces = Vec::new();
+    for file in files {
+        let input = File::open(file).with_context(|| format!("opening {}", file.display()))?;
+        traces.push(Trace::read(&file.display().to_string(), &mut BufReader::new(input))?);
+    }
+    let verdict = traces::validate(&traces)?;
+    verdict.print(out)?;
+    Ok(code(verdict.holds()))
 }

@@ -1,9 +1,14 @@
 //! `sim`: runs clusters by seeds until something is violated, and says how to see it again.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::{Parser, ValueEnum as _};
+use models::traces::Trace;
 use sim::{Mutant, Report, run};
 
 /// Runs whole clusters of stores under virtual time, with faults, and checks what clients see.
@@ -25,9 +30,12 @@ struct Cli {
     /// A seeded bug.
     #[arg(long)]
     mutant: Option<Mutant>,
+    /// A folder for what the members of the last run did, to be judged by `models validate trace`.
+    #[arg(long)]
+    trace: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let first = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("seed {first}");
@@ -45,19 +53,33 @@ fn main() -> ExitCode {
         if failed || reports.len() as u64 == runs || begun.elapsed() >= limit {
             break;
         }
-        let report = run(seed, cli.members, cli.mutant);
+        let mut report = run(seed, cli.members, cli.mutant);
         failed = !report.violations.is_empty();
         if failed {
             println!("seed {seed} fails:");
             report.violations.iter().for_each(|what| println!("  {what}"));
             println!("again: {}", again(seed, &cli));
         }
+        let traces = std::mem::take(&mut report.traces);
+        if let Some(folder) = &cli.trace {
+            write_traces(folder, &traces)?;
+        }
         reports.push(report);
     }
     // Of one core: what others do meanwhile doesn't count.
     let took = core_time().zip(worked).map_or(begun.elapsed(), |(now, then)| now.saturating_sub(then));
     tell(&reports, took);
-    ExitCode::from(u8::from(failed))
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn write_traces(folder: &Path, traces: &[Trace]) -> anyhow::Result<()> {
+    for trace in traces {
+        let path = folder.join(format!("{}.jsonl", trace.name));
+        let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        let mut out = BufWriter::new(file);
+        trace.write(&mut out).and_then(|()| out.flush()).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn tell(reports: &[Report], took: Duration) {

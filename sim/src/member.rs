@@ -173,7 +173,8 @@ impl Member {
             let timing = Timing::fixed(ELECTION_TICKS as usize, 1, campaign as usize);
             let boot = if shared.mutant == Some(Mutant::SameBoot) { 1 } else { self.boots };
             let hard_state = log.hard_state().clone();
-            let replica = Replica::new(self.id, boot, timing, self.content.applied.0, log);
+            let mut replica = Replica::new(self.id, boot, timing, self.content.applied.0, log);
+            replica.record();
             let published = state.machine.mvcc.revision();
             self.run = Some(Running {
                 id: self.id,

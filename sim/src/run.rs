@@ -1,6 +1,7 @@
 //! One run: faults for a while, then calm; and what is checked then.
 
 use models::history::{self, Change, History, Operation, Outcome, Request, Step, Verdict};
+use models::traces::{self, Trace};
 
 use crate::member::{Member, Running};
 use crate::mutant::Mutant;
@@ -34,6 +35,8 @@ pub struct Report {
     pub disturbed: (u64, u64, u64, u64),
     /// A hash of all that was applied: the same seed gives the same.
     pub hash: u64,
+    /// What each member did, by its number: [`models::traces::validate`] has judged it.
+    pub traces: Vec<Trace>,
 }
 
 /// Runs a cluster by a seed. `members`: one to five; `None`: as the seed says.
@@ -45,6 +48,8 @@ pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
         let now = world.shared.queue.now();
         world.shared.canon.violate(now, said);
     }
+    let traces = traces(&mut world);
+    is_raft(&mut world, &traces);
     let (_, hash) = world.shared.canon.end();
     let hash = hash.map_or(0, |hash| hash.iter().fold(0, |sum: u64, byte| sum.rotate_left(8) ^ u64::from(*byte)));
     Report {
@@ -59,6 +64,7 @@ pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
             (world.shared.crashes, canon.reigns(), canon.snapshots, canon.changes)
         },
         hash: hash ^ world.shared.queue.planned().rotate_left(32),
+        traces,
     }
 }
 
@@ -141,5 +147,25 @@ fn linearizable(world: &mut World) {
         if let Verdict::Violated(violation) = verdict {
             world.shared.canon.violate(now, format!("not linearizable: {}", violation.words(&history)));
         }
+    }
+}
+
+fn traces(world: &mut World) -> Vec<Trace> {
+    let trace = |(member, events): (u64, Vec<_>)| Trace {
+        name: format!("member-{member}"),
+        member,
+        events: (1..).zip(events).collect(),
+    };
+    std::mem::take(&mut world.shared.traces).into_iter().map(trace).collect()
+}
+
+/// What members did is a behaviour of Raft.
+fn is_raft(world: &mut World, traces: &[Trace]) {
+    let now = world.shared.queue.now();
+    let mut words = Vec::new();
+    // Each member has one trace, and memory takes all that is said.
+    let held = traces::validate(traces).is_ok_and(|verdict| verdict.print(&mut words).is_ok() && verdict.holds());
+    if !held {
+        world.shared.canon.violate(now, String::from_utf8_lossy(&words).into_owned());
     }
 }

@@ -1,5 +1,6 @@
 //! The cluster and everybody around it, moved by one queue of events.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use models::history::Operation;
 use raft::eraftpb::{Message, MessageType};
 use store_core::membership::Members;
 use store_core::replica::Retention;
+use store_core::trace;
 use store_core::wire::Member as Wire;
 
 use crate::canon::Canon;
@@ -153,6 +155,8 @@ pub(crate) struct Shared {
     /// Nothing breaks any more.
     pub(crate) calm: bool,
     pub(crate) crashes: u64,
+    /// What each member did, as it would trace it.
+    pub(crate) traces: BTreeMap<u64, Vec<trace::Event>>,
 }
 
 /// All of it.
@@ -258,6 +262,7 @@ impl World {
             links,
             calm: false,
             crashes: 0,
+            traces: BTreeMap::new(),
         };
         Self {
             clients: (0..clients).map(|number| Client::new(number, number as u64 % members + 1)).collect(),

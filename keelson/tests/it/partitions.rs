@@ -1,4 +1,5 @@
-//! Three real members under kill -9, pauses, partitions and full disks; what their clients saw is linearizable.
+//! Three real members under kill -9, pauses, partitions and full disks; what their clients saw is linearizable, and what
+//! they did is Raft.
 //!
 //! The seed that chooses faults and victims is printed. `KEELSON_FAULTS_SEED` sets it, `KEELSON_FAULTS_ROUNDS` lets it run
 //! for longer. If something is wrong, the clients' history is kept in a file, and it is told how to check it again.
@@ -6,6 +7,7 @@
 mod clients;
 mod members;
 mod network;
+mod traces;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,11 +85,16 @@ fn clients_see_one_store_whatever_fails() {
     println!("KEELSON_FAULTS_SEED={seed} KEELSON_FAULTS_ROUNDS={rounds}");
     let folder = tempfile::tempdir().expect("a folder");
     let members = Members::start(folder.path());
+    among_clients(members, move |members| run(members, seed, rounds));
+}
+
+/// Runs a scenario where the clients are.
+fn among_clients<F: Future<Output = ()>>(members: Members, scenario: impl FnOnce(Members) -> F + Send + 'static) {
     let hub = members.network.name("hub");
     let scenario = move || {
         // Its threads are in the clients' namespace as well.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        runtime.expect("a runtime").block_on(run(members, seed, rounds));
+        runtime.expect("a runtime").block_on(scenario(members));
     };
     if let Err(panic) = network::inside(hub, scenario).join() {
         std::panic::resume_unwind(panic);
@@ -159,6 +166,7 @@ async fn run(mut members: Members, seed: u64, rounds: usize) {
     let report = check(&history);
     report.print(&history, &mut std::io::stdout()).expect("printed");
     assert!(report.holds(), "the clients' history isn't linearizable");
+    traces::validate(&mut members);
 }
 
 /// One fault from its beginning to its end.

@@ -145,11 +145,18 @@ impl Running {
         let calls = &self.calls;
         self.reads.ask(self.ticks, &mut self.replica, |token| calls.contains_key(token));
         while let Some(step) = self.replica.poll() {
+            self.trace(shared);
             self.step(step, shared);
         }
+        self.trace(shared);
         if self.replica.leader() != 0 {
             self.wake_waiting(shared);
         }
+    }
+
+    /// Before what it tells of is done.
+    fn trace(&mut self, shared: &mut Shared) {
+        shared.traces.entry(self.id).or_default().extend(self.replica.recorded());
     }
 
     fn step(&mut self, step: Step, shared: &mut Shared) {

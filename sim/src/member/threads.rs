@@ -7,6 +7,7 @@ use raft::eraftpb::{Entry, HardState, Message};
 use store_core::divergence::CHECK_ENTRIES;
 use store_core::mvcc::Answer;
 use store_core::replica::Persist;
+use store_core::trace::Event as Traced;
 use store_core::watch::{Ring, Told};
 
 use super::{Input, Running};
@@ -102,6 +103,9 @@ impl Running {
         self.log_busy = false;
         self.wal.segments().settle();
         let (last, messages, release) = std::mem::take(&mut self.writing);
+        if let Some(step) = last {
+            shared.traces.entry(self.id).or_default().push(Traced::Durable { step });
+        }
         self.release_messages(messages, shared);
         if let Some(number) = last.filter(|_| shared.mutant != Some(Mutant::ReplyBeforeSync)) {
             self.tell(Input::Persisted(number), shared);

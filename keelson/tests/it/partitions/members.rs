@@ -51,6 +51,7 @@ impl Members {
         command.arg(format!("--listen-peer-urls={}", url(member, 2380)));
         command.arg(format!("--initial-advertise-peer-urls={}", url(member, 2380)));
         command.arg(format!("--initial-cluster={}", founders.join(",")));
+        command.arg("--trace-raft").arg(self.trace(member));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         let started = self.network.at(member, move || command.spawn().expect("keelson runs"));
         self.processes[member] = Some(started.join().expect("a started member"));
@@ -62,6 +63,20 @@ impl Members {
 
     fn log(&self, member: usize) -> PathBuf {
         self.folder.join(format!("m{member}.log"))
+    }
+
+    /// What a member did in consensus, in all its lives.
+    pub(super) fn trace(&self, member: usize) -> PathBuf {
+        self.folder.join(format!("m{member}.trace"))
+    }
+
+    /// Ends them all.
+    pub(super) fn kill_all(&mut self) {
+        for mut child in self.processes.iter_mut().filter_map(Option::take) {
+            // It may have ended already; one that is stopped dies of this, too.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// What a member said, from its start on.
@@ -109,10 +124,6 @@ impl Members {
 
 impl Drop for Members {
     fn drop(&mut self) {
-        for child in self.processes.iter_mut().flatten() {
-            // It may have ended already; one that is stopped dies of this, too.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.kill_all();
     }
 }

@@ -9,14 +9,18 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 
 pub(super) const MEMBERS: usize = 3;
-/// Of namespaces and folders; the process's number follows.
+/// Of namespaces and folders; the process's number follows, and that of the network in it.
 const PREFIX: &str = "ksp";
+
+/// Networks that this process has made.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// Namespaces and file systems; they go with the value.
 pub(super) struct Network {
@@ -69,7 +73,8 @@ impl Network {
     pub(super) fn new() -> Self {
         must("nft", &["--version"]);
         sweep();
-        let network = Self { prefix: format!("{PREFIX}{}-", std::process::id()), mounts: Vec::new() };
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let network = Self { prefix: format!("{PREFIX}{}-{number}-", std::process::id()), mounts: Vec::new() };
         let hub = network.name("hub");
         ip(&format!("netns add {hub}"));
         ip(&format!("-n {hub} link set lo up"));
