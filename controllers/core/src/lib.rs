@@ -1,6 +1,6 @@
 //! Controllers' decisions: observed objects in, writes out.
 //!
-//! Each module is one controller: a pure function from what informers have seen
+//! Each module but [`election`] (which of several processes acts) and what they share is one controller: a pure function from what informers have seen
 //! to what should be written. Reading time, watching and writing is the shell's
 //! work, and so are retries: a reconcile that is called twice with the same
 //! objects asks for the same writes.
@@ -9,6 +9,7 @@
 //! levels, never at edges.
 
 pub mod deployment;
+pub mod election;
 pub mod endpoint_slice;
 pub mod graph;
 pub mod namespace;
