@@ -5,6 +5,8 @@ use http::{Method, Request};
 use kube::Client;
 use serde_json::{Value, json};
 
+use crate::elect::Reign;
+
 /// Why a write wasn't made. The key is looked at again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecuteError {
@@ -14,12 +16,21 @@ pub(crate) enum ExecuteError {
     Request(#[from] http::Error),
     #[error("{0}")]
     Api(#[from] Box<kube::Error>),
+    #[error("another process leads, or may")]
+    Deposed,
 }
 
 impl From<kube::Error> for ExecuteError {
     fn from(error: kube::Error) -> Self {
         Self::Api(Box::new(error))
     }
+}
+
+/// Who writes, and for how long it may.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    pub(crate) client: Client,
+    pub(crate) reign: Reign,
 }
 
 /// What a write made or ended, for those who wait to see it.
@@ -117,10 +128,13 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Exe
 }
 
 /// Makes writes in order and stops at the first that fails; what was made is told either way.
-pub(crate) async fn execute(client: &Client, writes: &[Write]) -> (Made, Result<(), ExecuteError>) {
+pub(crate) async fn execute(writer: &Writer, writes: &[Write]) -> (Made, Result<(), ExecuteError>) {
     let mut made = Made::default();
     for write in writes {
-        match make(client, write, &mut made).await {
+        if !writer.reign.may_act() {
+            return (made, Err(ExecuteError::Deposed));
+        }
+        match make(&writer.client, write, &mut made).await {
             Ok(()) => {}
             // An object that is gone needs no more writes; its end is on its way to us.
             Err(error) if has_code(&error, 404) => return (made, Ok(())),

@@ -4,6 +4,7 @@
 //!   O1  A ReplicaSet isn't reconciled as if its own creations and deletions had not
 //!       been made, whether or not the informer shows them yet.
 //!   O2  At most [`WORKING_MAX`] keys are worked on at once.
+//!   O3  When it has ended, it asks for nothing more.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::execute::{ExecuteError, Made, collection, execute};
+use crate::execute::{ExecuteError, Made, Writer, collection, execute};
 use crate::informers::{Caches, Told};
 use crate::queue::{Key, Queue};
 
@@ -52,7 +53,7 @@ struct Worked {
 }
 
 pub(crate) struct Owner {
-    client: Client,
+    writer: Writer,
     config: Config,
     caches: Caches,
     graph: Graph,
@@ -78,9 +79,9 @@ where
 }
 
 impl Owner {
-    pub(crate) fn new(client: Client, config: Config, caches: Caches) -> Self {
+    pub(crate) fn new(writer: Writer, config: Config, caches: Caches) -> Self {
         Self {
-            client,
+            writer,
             config,
             caches,
             graph: Graph::default(),
@@ -111,10 +112,10 @@ impl Owner {
             let wait =
                 due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.saturating_sub(self.now_ms())));
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => break,
                 told = inbox.recv() => match told {
                     Some(told) => self.hear(told),
-                    None => return,
+                    None => break,
                 },
                 Some(worked) = working.join_next() => if let Ok(worked) = worked {
                     self.finish(worked);
@@ -123,6 +124,8 @@ impl Owner {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        // O3.
+        working.shutdown().await;
     }
 
     /// Deciding before everything was listed would make what is there already.
@@ -189,7 +192,7 @@ impl Owner {
     }
 
     fn work(&mut self, key: Key, working: &mut JoinSet<Worked>) {
-        let client = self.client.clone();
+        let writer = self.writer.clone();
         match &key {
             Key::Object(uid) => {
                 let verdict = self.graph.look(uid);
@@ -202,11 +205,11 @@ impl Owner {
                         let decide = self.graph.around(uid);
                         let uid = uid.clone();
                         working.spawn(async move {
-                            let checked = check_owners(&client, &owners, &object_namespace).await;
+                            let checked = check_owners(&writer.client, &owners, &object_namespace).await;
                             let (made, result) = match checked {
                                 Err(error) => (Made::default(), Err(error)),
                                 Ok(gone) => match decide.after_check(&uid, &gone) {
-                                    Verdict::Act(writes) => execute(&client, &writes).await,
+                                    Verdict::Act(writes) => execute(&writer, &writes).await,
                                     _ => (Made::default(), Ok(())),
                                 },
                             };
@@ -220,7 +223,7 @@ impl Owner {
                     return self.spawn(key, Vec::new(), None, working);
                 };
                 if namespace.metadata.deletion_timestamp.is_some() {
-                    working.spawn(async move { empty_namespace(client, key, &namespace).await });
+                    working.spawn(async move { empty_namespace(writer, key, &namespace).await });
                     return;
                 }
                 let writes = self.furnish(&namespace, name);
@@ -234,9 +237,9 @@ impl Owner {
     }
 
     fn spawn(&self, key: Key, writes: Vec<Write>, again: Option<u64>, working: &mut JoinSet<Worked>) {
-        let client = self.client.clone();
+        let writer = self.writer.clone();
         working.spawn(async move {
-            let (made, result) = execute(&client, &writes).await;
+            let (made, result) = execute(&writer, &writes).await;
             Worked { key, made, result, again }
         });
     }
@@ -346,12 +349,12 @@ async fn check_owners(
 }
 
 /// Counts what is left in a namespace and has it deleted.
-async fn empty_namespace(client: Client, key: Key, namespace: &Namespace) -> Worked {
+async fn empty_namespace(writer: Writer, key: Key, namespace: &Namespace) -> Worked {
     let name = namespace.metadata.name.as_deref().unwrap_or("");
-    let (made, result, more) = match remaining(&client, name).await {
+    let (made, result, more) = match remaining(&writer.client, name).await {
         Err(error) => (Made::default(), Err(error), true),
         Ok(left) => {
-            let (made, result) = execute(&client, &namespace::empty(namespace, &left)).await;
+            let (made, result) = execute(&writer, &namespace::empty(namespace, &left)).await;
             (made, result, !left.is_empty())
         }
     };
