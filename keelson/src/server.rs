@@ -56,6 +56,10 @@ pub(crate) struct ServerArgs {
     /// Serve the API alone, without scheduler and controllers
     #[arg(long)]
     api_only: bool,
+    /// Of several control planes over one store, only one that holds the lease kube-system/kube-controller-manager runs
+    /// its controllers. A lone one needs no lease: without it, it also goes on at once after it was killed
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    leader_elect: bool,
 }
 
 fn network(text: &str) -> Result<(Ipv4Addr, u8), String> {
@@ -111,7 +115,7 @@ pub(crate) async fn run(args: ServerArgs, shutdown: CancellationToken) -> Result
     };
     tracing::info!(address = %apiserver.address(), "serving the API");
     if !args.api_only {
-        let config = controllers_server::Config { root_ca };
+        let config = controllers_server::Config { root_ca, leader_elect: args.leader_elect };
         let controllers = apiserver.client("system:kube-controller-manager");
         let controllers = controllers_server::run(controllers, config, shutdown.clone());
         let scheduler = apiserver.client("system:kube-scheduler");

@@ -109,6 +109,8 @@ fn control_plane(layout: &Layout, cluster: &Cluster, args: &UpArgs, pki: &Pki, a
         ("kubelet-cert-file", text(&pki.kubelet_client.cert)),
         ("kubelet-key-file", text(&pki.kubelet_client.key)),
         ("service-network", SERVICE_NETWORK.to_owned()),
+        // There is one, and it isn't to wait for the end of a lease that it held when it was killed.
+        ("leader-elect", "false".to_owned()),
     ];
     let mut command = vec![own()?, "server".to_owned()];
     command.extend(flags.into_iter().map(|(flag, value)| format!("--{flag}={value}")));
