@@ -3,6 +3,7 @@
 //! What the log thread does between two of its waits for the disk is remembered until the wait is over. If the power
 //! fails before, a prefix of it is done; of a frame that was being written there is a part, or sectors of it are zeros.
 //! What was removed comes back until a new segment synced the folder, the last first.
+//! What lies there for long may have a flipped bit when it is read again.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ const SECTOR_BYTES: usize = 512;
 pub(crate) enum Fault {
     Full,
     Damaged(Damage),
+    /// A part of the state can't be read: the database's checksums tell.
+    Unreadable,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ pub(crate) struct Files {
     removed: Vec<(u64, Vec<u8>)>,
     /// Nothing more fits.
     pub(crate) full: bool,
+    /// Bytes that aren't what was written: segment and place.
+    flipped: Vec<(u64, usize)>,
 }
 
 impl Files {
@@ -73,6 +78,85 @@ impl Files {
             self.segments.extend(self.removed.drain(kept..));
         }
         self.removed.clear();
+    }
+
+    /// A bit of what was waited for flips; `false` if there is nothing.
+    pub(crate) fn flip(&mut self, chance: &mut Chance) -> bool {
+        let mut at_rest: BTreeMap<u64, usize> = self.segments.iter().map(|(number, b)| (*number, b.len())).collect();
+        for done in &self.doing {
+            match done {
+                Done::Appended { segment, before } => {
+                    at_rest.entry(*segment).and_modify(|end| *end = (*end).min(*before));
+                }
+                Done::Created(segment) => drop(at_rest.remove(segment)),
+                Done::Cut { .. } | Done::Removed(..) => {}
+            }
+        }
+        let all: usize = at_rest.values().sum();
+        if all == 0 {
+            return false;
+        }
+        let mut place = chance.place(all);
+        for (number, end) in at_rest {
+            if place < end {
+                if let Some(byte) = self.segments.get_mut(&number).and_then(|bytes| bytes.get_mut(place)) {
+                    *byte ^= 1 << chance.below(8);
+                    self.flipped.push((number, place));
+                }
+                return true;
+            }
+            place -= end;
+        }
+        false
+    }
+
+    /// Whether a bit has flipped in what is there, or may come back.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.flipped.iter().any(|(number, _)| {
+            let is_doing = self.doing.iter().any(|done| matches!(done, Done::Removed(removed, _) if removed == number));
+            is_doing || self.segments.contains_key(number) || self.removed.iter().any(|(removed, _)| removed == number)
+        })
+    }
+
+    /// Whether what was found to be damaged is: in the first segment with a flipped bit, not behind it.
+    pub(crate) fn is_where(&self, damage: &Damage) -> bool {
+        let first = self.flipped.iter().filter(|(number, _)| self.segments.contains_key(number)).min();
+        first.is_some_and(|(number, place)| *number == damage.segment && damage.offset <= *place)
+    }
+
+    /// Whether a flipped bit is in what a start reads.
+    pub(crate) fn has_flipped(&self) -> bool {
+        self.flipped.iter().any(|(number, _)| self.segments.contains_key(number))
+    }
+
+    /// A mutant's way out: what is damaged, and all behind it, counts as torn.
+    pub(crate) fn drop_from(&mut self, damage: &Damage) {
+        if let Some(bytes) = self.segments.get_mut(&damage.segment) {
+            bytes.truncate(damage.offset);
+        }
+        self.segments.retain(|number, _| *number <= damage.segment);
+        self.flipped.clear();
+    }
+
+    /// A mutant's way out: the checksums of the frame that is damaged are taken for right.
+    pub(crate) fn believe(&mut self, damage: &Damage) {
+        let Some(frame) = self.segments.get_mut(&damage.segment).and_then(|bytes| bytes.get_mut(damage.offset..))
+        else {
+            return;
+        };
+        let checksum = |bytes: &[u8]| {
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(&damage.segment.to_le_bytes());
+            crc.update(&(damage.offset as u64).to_le_bytes());
+            crc.update(bytes);
+            crc.finalize().to_le_bytes()
+        };
+        let Some((length, rest)) = frame.split_first_chunk_mut::<4>() else { return };
+        let Some((checksums, content)) = rest.split_first_chunk_mut::<8>() else { return };
+        let bytes = u32::from_le_bytes(*length) as usize;
+        let Some(content) = content.get(..bytes) else { return };
+        checksums[..4].copy_from_slice(&checksum(length));
+        checksums[4..].copy_from_slice(&checksum(content));
     }
 
     fn undo_to(&mut self, whole: usize) {
@@ -185,6 +269,34 @@ mod tests {
             assert_eq!(files.segments[&1][..10], *b"headsynced");
             if files.segments.contains_key(&2) {
                 assert_eq!(files.segments[&1][14..], [7; 2000], "a later segment was made behind it");
+            }
+        }
+    }
+
+    /// A flip is found in every place, and named; nothing flips that may still go away.
+    #[test]
+    fn a_bit_flips_in_what_is_at_rest() {
+        use store_core::wal::Wal;
+        let conf_state = || raft::eraftpb::ConfState::from((vec![1], vec![]));
+        for seed in 0..200 {
+            let mut chance = Chance::new(seed);
+            let (mut wal, _) = Wal::open(Files::default(), 256, (0, 0), conf_state()).expect("opened");
+            assert!(!wal.segments().flip(&mut chance), "nothing was waited for");
+            for index in 1..20 {
+                let data = vec![7; chance.place(200)].into();
+                wal.push(&[raft::eraftpb::Entry { index, term: 1, data, ..Default::default() }], None);
+                wal.flush(true).expect("room");
+                if index < 15 {
+                    wal.segments().settle();
+                }
+            }
+            let mut files = wal.into_segments();
+            assert!(files.flip(&mut chance) && files.is_damaged());
+            files.crash(seed % 2 == 0, &mut chance);
+            let before = files.clone();
+            match Wal::open(files, 256, (0, 0), conf_state()) {
+                Err(Fault::Damaged(damage)) => assert!(before.is_where(&damage), "{damage:?} {:?}", before.flipped),
+                _ => panic!("{:?} isn't found", before.flipped),
             }
         }
     }

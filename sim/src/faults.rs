@@ -26,7 +26,8 @@ impl World {
         let leader = self.members.iter().find(|m| m.run.as_ref().is_some_and(|run| run.replica.is_leader()));
         // Leaders have the most to lose.
         let id = leader.map(|member| member.id).filter(|_| self.shared.chance.once_in(2)).unwrap_or(id);
-        match self.shared.chance.below(12) {
+        let kinds = if self.shared.flips { 16 } else { 12 };
+        match self.shared.chance.below(kinds) {
             0..3 => self.crash(id),
             3 => (1..=members).for_each(|id| self.crash(id)),
             4..7 => self.partition(id),
@@ -46,10 +47,11 @@ impl World {
                     run.fill_disk();
                 }
             }
-            _ => {
+            11 => {
                 self.crash(id);
                 self.partition(id);
             }
+            _ => self.flip_bit(id),
         }
     }
 
@@ -88,21 +90,54 @@ impl World {
         shared.queue.after(wait, Event::Start(id));
     }
 
-    /// A member's disk failed: it ends, and somebody makes room and starts it again.
+    /// A member's disk failed: it ends, and somebody makes room and starts it again, if that helps.
     pub(crate) fn fail(&mut self, id: u64, fault: disk::Fault) {
-        let now = self.shared.queue.now();
-        if fault != disk::Fault::Full {
-            self.shared.canon.violate(now, format!("member {id} finds its log damaged: {fault:?}"));
-        }
         let Self { shared, members, .. } = self;
         members[id as usize - 1].crash(false, shared);
         self.down(id);
+        if fault != disk::Fault::Full {
+            self.refused(id, fault);
+        }
+    }
+
+    /// A member doesn't go on with what is on its disks.
+    fn refused(&mut self, id: u64, fault: disk::Fault) {
+        if self.member(id).is_right(&fault) {
+            self.shared.ruined += 1;
+            self.member(id).ruined = true;
+        } else {
+            let now = self.shared.queue.now();
+            self.shared
+                .canon
+                .violate(now, format!("member {id} finds its disk damaged, and it isn't there: {fault:?}"));
+        }
+    }
+
+    /// A bit flips on the disk of one that votes; a minority is damaged at most. Who is about to be removed doesn't count as
+    /// one that is whole.
+    fn flip_bit(&mut self, id: u64) {
+        let Self { shared, members, .. } = self;
+        let voters: Vec<u64> = shared.canon.members.voters().map(|member| member.id).collect();
+        let damaged = voters.iter().filter(|voter| members[**voter as usize - 1].is_damaged()).count();
+        let stay = voters.iter().filter(|voter| !shared.to_go.contains(voter)).count();
+        if !voters.contains(&id) || 2 * (damaged + 1) >= stay {
+            return;
+        }
+        // Looked at when it starts, or whenever the database comes by.
+        if self.member_flips(id) && self.shared.chance.once_in(2) {
+            self.crash(id);
+        }
+    }
+
+    fn member_flips(&mut self, id: u64) -> bool {
+        let Self { shared, members, .. } = self;
+        members[id as usize - 1].flip(shared)
     }
 
     pub(crate) fn start(&mut self, id: u64) {
         let Self { shared, members, .. } = self;
         let member = &mut members[id as usize - 1];
-        if member.run.is_some() || shared.canon.members.was_removed(id) {
+        if member.run.is_some() || member.ruined || shared.canon.members.was_removed(id) {
             return;
         }
         if shared.canon.members.get(id).is_none() {
@@ -110,8 +145,13 @@ impl World {
             shared.queue.after(500 * MS, Event::Start(id));
             return;
         }
-        if let Err(fault) = member.start(shared) {
-            shared.canon.violate(shared.queue.now(), format!("member {id} doesn't start: {fault:?}"));
+        match member.start(shared) {
+            Err(fault) => self.refused(id, fault),
+            // What a mutant passes over is to show in what comes of it.
+            Ok(()) if shared.mutant.is_none() && member.files().has_flipped() => {
+                shared.canon.violate(shared.queue.now(), format!("member {id} starts with a log that is damaged"));
+            }
+            Ok(()) => {}
         }
     }
 
@@ -175,6 +215,17 @@ impl World {
         }
     }
 
+    /// Whose disk is damaged, and who doesn't know it yet, is taken away, to be made up for.
+    fn look_at_disks(&mut self) {
+        for id in 1..=self.members.len() as u64 {
+            if !self.member(id).ruined && self.member(id).is_damaged() {
+                self.end(id);
+                self.shared.ruined += 1;
+                self.member(id).ruined = true;
+            }
+        }
+    }
+
     /// All is mended, and nothing breaks any more.
     pub(crate) fn calm_down(&mut self) {
         self.shared.calm = true;
@@ -186,5 +237,7 @@ impl World {
             member.stall(now);
             self.start(id);
         }
+        self.look_at_disks();
+        self.shared.queue.after(0, Event::Administer);
     }
 }

@@ -87,7 +87,7 @@ fn tell(reports: &[Report], took: Duration) {
     let seconds = sum(|report| report.time) as f64 / 1e6;
     println!(
         "{} runs: {} operations, {} events watched, {} renewals; {} crashes, {} reigns, {} snapshots taken, \
-         {} changes of members",
+         {} changes of members, {} disks damaged",
         reports.len(),
         sum(|report| report.operations as u64),
         sum(|report| report.watched),
@@ -96,6 +96,7 @@ fn tell(reports: &[Report], took: Duration) {
         sum(|report| report.disturbed.1),
         sum(|report| report.disturbed.2),
         sum(|report| report.disturbed.3),
+        sum(|report| report.ruined),
     );
     let (steps, took) = (sum(|report| report.events), took.as_secs_f64());
     println!("{steps} steps, {seconds:.0} s of clusters in {took:.2} s of one core: {:.0} a second", seconds / took);

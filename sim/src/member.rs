@@ -13,14 +13,14 @@ use std::rc::Rc;
 use raft::eraftpb::{ConfChange, ConfState, HardState, Message};
 use store_core::lease::Lessor;
 use store_core::membership::Members;
-use store_core::replica::{Reads, Replica, Timing, Watchdog};
+use store_core::replica::{Log, Reads, Replica, Timing, Watchdog};
 use store_core::wal::Wal;
 use store_core::watch::Ring;
 
 use crate::disk::{Fault, Files};
 use crate::mutant::Mutant;
 use crate::queue::{MS, Time};
-use crate::state::{Content, State};
+use crate::state::{self, Content, State};
 use crate::stream::{self, Stream};
 use crate::world::{Event, Shared};
 pub(crate) use calls::{Call, Origin, Reply, Want};
@@ -76,6 +76,10 @@ pub(crate) struct Member {
     /// What a member that doesn't run has on its disks.
     files: Files,
     content: Rc<Content>,
+    /// A bit of its state has flipped, once.
+    has_rotted: bool,
+    /// It found its disk damaged, and is never started again.
+    pub(crate) ruined: bool,
     pub(crate) run: Option<Running>,
 }
 
@@ -139,6 +143,8 @@ impl Member {
             stalled_until: 0,
             files: Files::default(),
             content: Rc::new(content),
+            has_rotted: false,
+            ruined: false,
             run: None,
         }
     }
@@ -150,73 +156,130 @@ impl Member {
     pub(crate) fn start(&mut self, shared: &mut Shared) -> Result<(), Fault> {
         self.boots += 1;
         self.files.full = false;
+        let state = State::open(self.content.clone());
+        let conf_state = match shared.mutant {
+            Some(Mutant::OldMembers) if self.content.applied != (0, 0) => shared.founders.conf_state(),
+            // Before its first snapshot, one that joins knows nobody who votes: the leader will tell.
+            _ if self.content.applied == (0, 0) => ConfState::default(),
+            _ => state.machine.members.conf_state(),
+        };
+        let (wal, log) = self.open_log(&conf_state, shared)?;
+        // Members that lose their leader stand at different times; raft-rs is left no choice of its own.
+        let campaign = shared.chance.between(ELECTION_TICKS, 2 * ELECTION_TICKS - 1);
+        let timing = Timing::fixed(ELECTION_TICKS as usize, 1, campaign as usize);
+        let boot = if shared.mutant == Some(Mutant::SameBoot) { 1 } else { self.boots };
+        let hard_state = log.hard_state().clone();
+        let mut replica = Replica::new(self.id, boot, timing, self.content.applied.0, log);
+        replica.record();
+        let published = state.machine.mvcc.revision();
+        self.run = Some(Running {
+            id: self.id,
+            boot: self.boots,
+            rate: self.rate,
+            begun: shared.queue.now(),
+            stalled_until: self.stalled_until,
+            replica,
+            wal,
+            state,
+            hard_state,
+            inbox: VecDeque::new(),
+            owner_due: false,
+            log_queue: VecDeque::new(),
+            log_busy: false,
+            writing: (None, Vec::new(), None),
+            state_queue: VecDeque::new(),
+            state_busy: false,
+            entries_since_flush: 0,
+            collecting: true,
+            ticks: 0,
+            reads: Reads::default(),
+            lessor: Lessor::new(shared.limits.checkpoint_ms),
+            disk: Watchdog::default(),
+            building: false,
+            copy_idle_since: 0,
+            copied: None,
+            undecided: None,
+            received: None,
+            leaders: 0,
+            calls: BTreeMap::new(),
+            next_call: self.id.rotate_left(48) ^ (self.boots << 32),
+            ring: Ring::bounded(published, shared.limits.ring_changes),
+            published,
+            streams: BTreeMap::new(),
+            failed: None,
+            leaving: None,
+            left: false,
+            log_end: 0,
+        });
+        shared.queue.after(shared.chance.below(TICK), Event::Tick(self.id, self.boots));
+        Ok(())
+    }
+
+    /// Opens the log. It may be stopped again before it is there.
+    fn open_log(&mut self, conf_state: &ConfState, shared: &mut Shared) -> Result<(Wal<Files>, Log), Fault> {
+        let mut passed_over = 0;
         loop {
             let files = std::mem::take(&mut self.files);
-            let state = State::open(self.content.clone());
-            let members = &state.machine.members;
-            let conf_state = match shared.mutant {
-                Some(Mutant::OldMembers) if self.content.applied != (0, 0) => shared.founders.conf_state(),
-                // Before its first snapshot, one that joins knows nobody who votes: the leader will tell.
-                _ if self.content.applied == (0, 0) => ConfState::default(),
-                _ => members.conf_state(),
-            };
-            let (mut wal, log) = Wal::open(files, shared.limits.segment_bytes, self.content.applied, conf_state)?;
-            if shared.chance.once_in(8) {
-                // It is stopped again before it is there.
-                self.files = wal.into_segments();
-                self.files.crash(shared.chance.once_in(2), &mut shared.chance);
-                continue;
+            let before = files.clone();
+            match Wal::open(files, shared.limits.segment_bytes, self.content.applied, conf_state.clone()) {
+                Ok((wal, _)) if shared.chance.once_in(8) => {
+                    self.files = wal.into_segments();
+                    self.files.crash(shared.chance.once_in(2), &mut shared.chance);
+                }
+                Ok((mut wal, log)) => {
+                    wal.segments().settle();
+                    return Ok((wal, log));
+                }
+                Err(fault) => {
+                    self.files = before;
+                    passed_over += 1;
+                    match (fault, shared.mutant) {
+                        (Fault::Damaged(damage), Some(Mutant::DropDamaged)) => self.files.drop_from(&damage),
+                        // What isn't even a frame with any checksum is refused.
+                        (Fault::Damaged(damage), Some(Mutant::BelieveDamaged)) if passed_over < 4 => {
+                            self.files.believe(&damage);
+                        }
+                        _ => return Err(fault),
+                    }
+                }
             }
-            wal.segments().settle();
-            // Members that lose their leader stand at different times; raft-rs is left no choice of its own.
-            let campaign = shared.chance.between(ELECTION_TICKS, 2 * ELECTION_TICKS - 1);
-            let timing = Timing::fixed(ELECTION_TICKS as usize, 1, campaign as usize);
-            let boot = if shared.mutant == Some(Mutant::SameBoot) { 1 } else { self.boots };
-            let hard_state = log.hard_state().clone();
-            let mut replica = Replica::new(self.id, boot, timing, self.content.applied.0, log);
-            replica.record();
-            let published = state.machine.mvcc.revision();
-            self.run = Some(Running {
-                id: self.id,
-                boot: self.boots,
-                rate: self.rate,
-                begun: shared.queue.now(),
-                stalled_until: self.stalled_until,
-                replica,
-                wal,
-                state,
-                hard_state,
-                inbox: VecDeque::new(),
-                owner_due: false,
-                log_queue: VecDeque::new(),
-                log_busy: false,
-                writing: (None, Vec::new(), None),
-                state_queue: VecDeque::new(),
-                state_busy: false,
-                entries_since_flush: 0,
-                collecting: true,
-                ticks: 0,
-                reads: Reads::default(),
-                lessor: Lessor::new(shared.limits.checkpoint_ms),
-                disk: Watchdog::default(),
-                building: false,
-                copy_idle_since: 0,
-                copied: None,
-                undecided: None,
-                received: None,
-                leaders: 0,
-                calls: BTreeMap::new(),
-                next_call: self.id.rotate_left(48) ^ (self.boots << 32),
-                ring: Ring::bounded(published, shared.limits.ring_changes),
-                published,
-                streams: BTreeMap::new(),
-                failed: None,
-                leaving: None,
-                left: false,
-                log_end: 0,
-            });
-            shared.queue.after(shared.chance.below(TICK), Event::Tick(self.id, self.boots));
-            return Ok(());
+        }
+    }
+
+    /// A bit flips on its disks, of the log or of the state; `false` if there is none.
+    pub(crate) fn flip(&mut self, shared: &mut Shared) -> bool {
+        if shared.chance.once_in(2) {
+            let flipped = match &mut self.run {
+                Some(run) => run.state.rot(&mut shared.chance),
+                None => state::rot(&mut self.content, &mut shared.chance),
+            };
+            self.has_rotted |= flipped;
+            flipped
+        } else {
+            self.files().flip(&mut shared.chance)
+        }
+    }
+
+    /// Its log, running or not.
+    pub(crate) fn files(&mut self) -> &mut Files {
+        match &mut self.run {
+            Some(run) => run.wal.segments(),
+            None => &mut self.files,
+        }
+    }
+
+    /// Whether something on its disks isn't what was written.
+    pub(crate) fn is_damaged(&mut self) -> bool {
+        let content = self.run.as_ref().map_or(&self.content, |run| &run.state.flushed);
+        self.ruined || content.rotten.is_some() || self.files().is_damaged()
+    }
+
+    /// Whether what it says of its disks is so.
+    pub(crate) fn is_right(&mut self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Full => true,
+            Fault::Damaged(damage) => self.files().is_where(damage),
+            Fault::Unreadable => self.has_rotted,
         }
     }
 

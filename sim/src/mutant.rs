@@ -31,4 +31,10 @@ pub enum Mutant {
     LeadLeasesEarly,
     /// A member that starts again knows the founders alone, not who came and went since.
     OldMembers,
+    /// A start cuts a log off where it is damaged, as if it were torn there.
+    DropDamaged,
+    /// A start believes what has a wrong checksum.
+    BelieveDamaged,
+    /// A copy of the state is sent to a peer without being read.
+    SendUnread,
 }

@@ -33,6 +33,8 @@ pub struct Report {
     pub renewed: u64,
     /// Crashes, reigns of leaders, snapshots that members took, changes of members.
     pub disturbed: (u64, u64, u64, u64),
+    /// Members whose disk was found to be damaged.
+    pub ruined: u64,
     /// A hash of all that was applied: the same seed gives the same.
     pub hash: u64,
     /// What each member did, by its number: [`models::traces::validate`] has judged it.
@@ -63,6 +65,7 @@ pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
             let canon = &world.shared.canon;
             (world.shared.crashes, canon.reigns(), canon.snapshots, canon.changes)
         },
+        ruined: world.shared.ruined,
         hash: hash ^ world.shared.queue.planned().rotate_left(32),
         traces,
     }

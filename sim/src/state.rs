@@ -16,6 +16,9 @@ use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::command::Request;
 use store_core::wire::{HashVotes, KeyValue, Membership};
 
+use crate::chance::Chance;
+use crate::disk::Fault;
+
 /// Where a new cluster's log begins.
 pub(crate) const FIRST: (u64, u64) = (1, 1);
 
@@ -31,6 +34,8 @@ pub(crate) struct Content {
     revision: i64,
     members: Membership,
     votes: HashVotes,
+    /// A record whose value lies in a block that can't be read any more.
+    pub(crate) rotten: Option<Revision>,
 }
 
 impl Content {
@@ -45,7 +50,18 @@ impl Content {
             revision: 0,
             members: members.to_wire(),
             votes: HashVotes::default(),
+            rotten: None,
         }
+    }
+
+    /// A bit of a value flips; `false` if there is none.
+    fn rot(&mut self, chance: &mut Chance) -> bool {
+        let values: Vec<Revision> = self.records.iter().filter(|(_, kv)| kv.version != 0).map(|(at, _)| *at).collect();
+        if values.is_empty() {
+            return false;
+        }
+        self.rotten = Some(values[chance.place(values.len())]);
+        true
     }
 
     /// Of a member that joins.
@@ -87,7 +103,8 @@ impl Content {
 
 impl Values for Content {
     fn value(&self, at: Revision) -> Result<Bytes, RequestError> {
-        self.records.get(&at).map(|kv| kv.value.clone()).ok_or(RequestError::Disk)
+        let readable = self.records.get(&at).filter(|_| self.rotten != Some(at));
+        readable.map(|kv| kv.value.clone()).ok_or(RequestError::Disk)
     }
 }
 
@@ -108,6 +125,11 @@ pub(crate) struct Applied {
     pub(crate) conf_change: Option<ConfChange>,
 }
 
+/// A bit of a value flips; `false` if there is none.
+pub(crate) fn rot(content: &mut Rc<Content>, chance: &mut Chance) -> bool {
+    Rc::make_mut(content).rot(chance)
+}
+
 /// The state.
 pub(crate) struct State {
     pub(crate) machine: Machine,
@@ -121,6 +143,15 @@ impl State {
         Self { machine: flushed.load(), content: flushed.clone(), flushed }
     }
 
+    /// A bit of a value on disk flips; `false` if there is none.
+    pub(crate) fn rot(&mut self, chance: &mut Chance) -> bool {
+        let flipped = rot(&mut self.flushed, chance);
+        // What is kept in memory alone is read from there.
+        let rotten = self.flushed.rotten.filter(|at| self.content.records.contains_key(at));
+        Rc::make_mut(&mut self.content).rotten = rotten;
+        flipped
+    }
+
     /// Makes all durable.
     pub(crate) fn flush(&mut self) {
         self.flushed = self.content.clone();
@@ -132,13 +163,19 @@ impl State {
     }
 
     /// Applies an entry; `None` if it holds no command.
-    pub(crate) fn apply(&mut self, entry: &Entry) -> Option<Applied> {
+    ///
+    /// # Errors
+    /// If it takes a value that can't be read.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Option<Applied>, Fault> {
         // Members alone propose, and what they wrote is read.
         let read = command(entry).unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
         let content = Rc::make_mut(&mut self.content);
         content.applied = (entry.index, entry.term);
-        let (command, conf_change) = read?;
+        let Some((command, conf_change)) = read else { return Ok(None) };
         let (writes, answer) = self.machine.apply(entry.index, &command, content);
+        if matches!(answer, Err(RequestError::Disk)) {
+            return Err(Fault::Unreadable);
+        }
         content.hash = self.machine.chain.hash();
         for change in &writes.changes {
             content.records.insert(change.at, change.kv.clone());
@@ -164,7 +201,7 @@ impl State {
         if let Some(votes) = writes.votes {
             content.votes = votes;
         }
-        Some(Applied {
+        Ok(Some(Applied {
             request_id: command.request_id,
             conf_change: conf_change.filter(|_| answer.is_ok()),
             members: writes.members.is_some().then(|| self.machine.members.clone()),
@@ -176,7 +213,7 @@ impl State {
             checkpoints: writes.checkpoints,
             expiry: command.by_member && matches!(command.request, Some(Request::LeaseRevoke(_))),
             compacted: writes.compacted,
-        })
+        }))
     }
 
     /// Deletes a slice of what compaction left behind; `false` once all is gone.
@@ -186,6 +223,7 @@ impl State {
             let content = Rc::make_mut(&mut self.content);
             for at in gone {
                 content.records.remove(&at);
+                content.rotten = content.rotten.filter(|rotten| *rotten != at);
             }
         }
         more

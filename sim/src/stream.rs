@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store_core::mvcc::{Change, Revision, in_range};
+use store_core::mvcc::{Change, Revision, Values as _, in_range};
 use store_core::watch::{Cursor, Slice, Told};
 
+use crate::disk::Fault;
 use crate::member::Running;
 use crate::mutant::Mutant;
 use crate::queue::Time;
@@ -92,17 +93,20 @@ impl Running {
     pub(crate) fn feed(&mut self, id: Id, shared: &mut Shared) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         stream.due = false;
-        self.feed_stream(id, &mut stream, shared);
+        if self.feed_stream(id, &mut stream, shared).is_none() {
+            self.failed = Some(Fault::Unreadable);
+        }
         self.streams.insert(id, stream);
     }
 
-    fn feed_stream(&self, id: Id, stream: &mut Stream, shared: &mut Shared) {
+    /// `None`: what it is to be given can't be read.
+    fn feed_stream(&self, id: Id, stream: &mut Stream, shared: &mut Shared) -> Option<()> {
         let to = stream.feeding.unwrap_or(self.published);
         stream.feeding = Some(to);
         while stream.cursor.is_behind(to) {
             // First room, then events.
             if stream.waiting >= ANSWERS_MAX {
-                return;
+                return Some(());
             }
             let compacted = self.state.machine.mvcc.compacted();
             if stream.cursor.is_overtaken(compacted) {
@@ -110,7 +114,7 @@ impl Running {
                 stream.tell(id, Answer::Compacted(compacted), shared);
                 break;
             }
-            let slice = self.slice(stream, to);
+            let slice = self.slice(stream, to)?;
             stream.cursor.given(slice.reached);
             let mut events: Vec<Bytes> = slice.events.iter().map(|told| told.encoded.clone()).collect();
             if shared.mutant == Some(Mutant::SkipEvent) && shared.chance.once_in(20) {
@@ -132,26 +136,30 @@ impl Running {
             stream.due = true;
             shared.queue.after(1, Event::Stream(self.id, self.boot, id));
         }
+        Some(())
     }
 
     /// A watcher's next events: from the ring, or from disk.
-    fn slice(&self, stream: &Stream, to: i64) -> Slice {
+    fn slice(&self, stream: &Stream, to: i64) -> Option<Slice> {
         let (from, (key, end)) = (stream.cursor.next(), &stream.wanted);
         let wanted = |found: &[u8]| in_range(found, key, end);
         if let Some(slice) = self.ring.slice(from, to, SLICE_BYTES_MAX, |found, _| wanted(found)) {
-            return slice;
+            return Some(slice);
         }
         let mut slice = Slice::new(from);
         let first = Revision { main: from, sub: 0 };
         for (at, kv) in self.state.content.records.range(first..).take_while(|(at, _)| at.main <= to) {
             if slice.ends_before(at.main, SLICE_BYTES_MAX) {
-                return slice;
+                return Some(slice);
+            }
+            if wanted(&kv.key) && kv.version != 0 {
+                self.state.content.value(*at).ok()?;
             }
             let told = || Arc::new(Told::new(Change { at: *at, kv: kv.clone() }, self.ring.kept()));
             slice.take(at.main, wanted(&kv.key).then(told));
         }
         slice.reached = to;
-        slice
+        Some(slice)
     }
 }
 

@@ -30,6 +30,7 @@ fn other_seeds_hold() {
     let changes = sum(|report| report.disturbed.3);
     let (crashes, reigns) = (sum(|report| report.disturbed.0), sum(|report| report.disturbed.1));
     let (watched, renewed) = (sum(|report| report.watched), sum(|report| report.renewed));
+    assert!(sum(|report| report.ruined) > 3, "hardly a disk is damaged");
     assert!(crashes > 50 && reigns > 50 && watched > 5_000 && renewed > 100 && changes > 10, "little happens in a run");
 }
 
@@ -48,6 +49,9 @@ fn mutants_are_found() {
         (Mutant::ExpireEarly, 20),
         (Mutant::RenewAtOnce, 400),
         (Mutant::OldMembers, 50),
+        (Mutant::DropDamaged, 100),
+        (Mutant::BelieveDamaged, 200),
+        (Mutant::SendUnread, 800),
     ];
     for (mutant, seeds) in bounds {
         let found = (1..=seeds).find(|seed| !run(*seed, None, Some(mutant)).violations.is_empty());

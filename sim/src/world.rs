@@ -1,6 +1,6 @@
 //! The cluster and everybody around it, moved by one queue of events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -152,6 +152,14 @@ pub(crate) struct Shared {
     places: u64,
     pub(crate) founders: Members,
     links: Vec<Link>,
+    /// Members come and go.
+    pub(crate) is_moving: bool,
+    /// Who was to be removed, and may be.
+    pub(crate) to_go: BTreeSet<u64>,
+    /// Bits flip on disks.
+    pub(crate) flips: bool,
+    /// Members whose disk was found to be damaged.
+    pub(crate) ruined: u64,
     /// Nothing breaks any more.
     pub(crate) calm: bool,
     pub(crate) crashes: u64,
@@ -241,8 +249,9 @@ impl World {
         };
         let founder = |id: u64| Wire { id, name: format!("m{id}"), ..Wire::default() };
         let founders = Members::new(7, (1..=members).map(founder));
-        // In every second run members come and go.
-        let places = if chance.once_in(2) { members + JOINERS } else { members };
+        // In every second run members come and go, in every second bits flip; whose disk is damaged is made up for.
+        let (is_moving, flips) = (chance.once_in(2), chance.once_in(2) && members > 2);
+        let places = if is_moving || flips { members + JOINERS } else { members };
         let links = (0..places * places).map(|_| Link::default()).collect();
         let nodes = (1..=places).map(|id| Member::new(id, chance.between(RATE_MIN, RATE_MAX), &founders)).collect();
         let clients = chance.between(2, 5) as usize;
@@ -260,6 +269,10 @@ impl World {
             places,
             founders,
             links,
+            is_moving,
+            to_go: BTreeSet::new(),
+            flips,
+            ruined: 0,
             calm: false,
             crashes: 0,
             traces: BTreeMap::new(),

@@ -8,6 +8,7 @@ use store_core::wire::command::Request;
 use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, RangeRequest, RangeResponse};
 
 use super::{Input, Running};
+use crate::disk::Fault;
 use crate::mutant::Mutant;
 use crate::network::Frame;
 use crate::queue::{MS, SECOND, Time};
@@ -97,11 +98,16 @@ impl Running {
         self.tell(Input::Call(self.next_call), shared);
     }
 
-    fn read(&self, request: &RangeRequest) -> Reply {
+    fn read(&mut self, request: &RangeRequest) -> Reply {
         let mvcc = &self.state.machine.mvcc;
         match mvcc.range(request, &*self.state.content) {
             Ok(response) => Reply::Read(response, mvcc.revision()),
-            Err(error) => Reply::Refused(error.to_string()),
+            Err(error) => {
+                if error == RequestError::Disk {
+                    self.failed = Some(Fault::Unreadable);
+                }
+                Reply::Refused(error.to_string())
+            }
         }
     }
 
@@ -250,7 +256,7 @@ impl Running {
     /// Who may read does.
     pub(crate) fn read_now(&mut self, token: u64, shared: &mut Shared) {
         if let Some(Call { want: Want::Read(request), .. }) = self.calls.get(&token) {
-            let reply = self.read(request);
+            let reply = self.read(&request.clone());
             self.finish(token, reply, shared);
         }
     }

@@ -8,6 +8,7 @@ use store_core::wire::{Command, HashVote, LeaseCheckpoint, LeaseCheckpointMany, 
 
 use super::threads::{ToLog, ToState};
 use super::{ELECTION_TICKS, Input, Running, TICK};
+use crate::disk::Fault;
 use crate::mutant::Mutant;
 use crate::network::Frame;
 use crate::queue::MS;
@@ -252,6 +253,10 @@ impl Running {
         let metadata = message.get_snapshot().get_metadata();
         let copied = self.copied.clone().filter(|copied| copied.applied == (metadata.index, metadata.term));
         match copied {
+            // All of it is read first: what a block's checksum refuses isn't handed on.
+            Some(content) if content.rotten.is_some() && shared.mutant != Some(Mutant::SendUnread) => {
+                self.failed = Some(Fault::Unreadable);
+            }
             Some(content) => {
                 let wait = shared.chance.between(MS, 300 * MS);
                 shared.queue.after(wait, Event::Transfer { message: Box::new(message), content });

@@ -161,6 +161,9 @@ impl Running {
             ToState::Apply(entries) => {
                 for entry in &entries {
                     self.apply(entry, shared);
+                    if self.failed.is_some() {
+                        return;
+                    }
                 }
                 let (index, _) = self.state.content.applied;
                 self.tell(Input::Applied(index), shared);
@@ -179,7 +182,10 @@ impl Running {
     }
 
     fn apply(&mut self, entry: &Entry, shared: &mut Shared) {
-        let applied = self.state.apply(entry);
+        let applied = match self.state.apply(entry) {
+            Ok(applied) => applied,
+            Err(fault) => return self.failed = Some(fault),
+        };
         shared.canon.applied(self.id, entry, &self.state, applied.as_ref(), shared.queue.now());
         if entry.index.is_multiple_of(CHECK_ENTRIES) {
             let hash = self.state.machine.chain.hash().to_vec();

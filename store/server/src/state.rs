@@ -363,6 +363,11 @@ impl State {
         Ok((SnapshotMetadata { index, term, conf_state, ..SnapshotMetadata::default() }, header))
     }
 
+    /// Reads every value. What can't be read ends this member, before a copy of it is somebody else's.
+    pub(crate) fn read_values(&self) -> Result<(), StateError> {
+        self.disk().read_values()
+    }
+
     /// A folder for the files of a snapshot that comes.
     pub(crate) fn make_room(&self, metadata: &SnapshotMetadata) -> Result<Room, StateError> {
         let generation = self.folder.next(&format!("{}-{}", metadata.index, metadata.term))?;

@@ -107,8 +107,14 @@ impl Maintenance for Service {
         let copied = self.engine.copy().await.map_err(status)?;
         let header = self.header(copied.header.revision);
         let (sender, answers) = mpsc::channel(PIECES_MAX);
+        let engine = self.engine.clone();
         tokio::task::spawn_blocking(move || {
             let _slot = slot;
+            if engine.state.read_values().is_err() {
+                // Nobody is to find out when he needs it.
+                let _ = sender.blocking_send(Err(status(RequestError::Disk)));
+                return;
+            }
             let failed = |error: std::io::Error| Status::internal(format!("reading the copy of the state: {error}"));
             let sent = Plan::of(&copied.path, &copied.header).and_then(|plan| {
                 let pieces = Pieces { sender: sender.clone(), header, left: plan.size() };

@@ -57,6 +57,9 @@ pub(super) fn start(peers: &Peers, message: Message) {
         let send = async {
             let copied = copied.ok_or_else(|| wrong("the copy was taken back"))?;
             let _slot = sending.acquire().await.map_err(wrong)?;
+            // Chunks carry checksums of what is on disk, be it damaged: only the database knows.
+            let read = engine.clone();
+            tokio::task::spawn_blocking(move || read.state.read_values()).await.map_err(wrong)?.map_err(wrong)?;
             let mut last = wrong("the peer has no URL");
             for url in &urls {
                 match tokio::time::timeout(GREET_MAX, greet(url, tls.clone(), &greeting)).await? {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
-    WriteBatch, WriteOptions,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 use store_core::alarms::Alarms;
 use store_core::auth::Auth;
@@ -129,6 +129,17 @@ impl Disk {
         self.flush()?;
         let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db).map_err(|e| self.error(&e))?;
         checkpoint.create_checkpoint(path).map_err(|e| self.error(&e))
+    }
+
+    /// Reads every value: the index is built without them, and a copy is made of links.
+    pub(super) fn read_values(&self) -> Result<(), StateError> {
+        let mut options = ReadOptions::default();
+        // What is read once doesn't push out what is read often.
+        options.fill_cache(false);
+        for item in self.db.iterator_cf_opt(self.family(VALUES), options, IteratorMode::Start) {
+            item.map_err(|e| self.unreadable(&e))?;
+        }
+        Ok(())
     }
 
     /// Bytes on disk and in memory.

@@ -226,3 +226,29 @@ fn a_folder_in_use_is_left_alone() {
     assert!(!coming.exists());
     drop(dir);
 }
+
+/// Opening reads no values, and a copy is made of links: one that is damaged would be handed on.
+#[test]
+fn a_damaged_value_is_found_when_all_are_read() {
+    const VALUE: &str = "a value that is told apart";
+    let mut member = Member::new();
+    let put = PutRequest { key: "k".into(), value: VALUE.into(), ..PutRequest::default() };
+    assert!(member.run(&Asker::Nobody, Request::Put(put)).answer.is_ok());
+    member.state.flush().expect("flushed");
+    member.state.read_values().expect("all can be read");
+    let Member { dir, state, .. } = member;
+    drop(state);
+    let files = std::fs::read_dir(dir.path().join("state/1")).expect("a generation");
+    for path in
+        files.map(|file| file.expect("a file").path()).filter(|path| path.extension().is_some_and(|e| e == "sst"))
+    {
+        let mut bytes = std::fs::read(&path).expect("read");
+        if let Some(at) = bytes.windows(VALUE.len()).position(|window| window == VALUE.as_bytes()) {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+    let state = State::open(&dir.path().join("state")).expect("the index is whole");
+    assert_eq!(state.damage(), None);
+    assert!(state.read_values().is_err() && state.damage().is_some());
+}
