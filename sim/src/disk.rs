@@ -43,6 +43,8 @@ pub(crate) struct Files {
     pub(crate) full: bool,
     /// Bytes that aren't what was written: segment and place.
     flipped: Vec<(u64, usize)>,
+    /// Where a frame begins that a crash left unfinished, until it is cut off.
+    torn: Option<(u64, usize)>,
 }
 
 impl Files {
@@ -70,6 +72,7 @@ impl Files {
             && let Some(bytes) = self.segments.get_mut(&segment)
         {
             tear(bytes, before, power, chance);
+            self.torn = Some((segment, before));
         }
         self.settle();
         if power {
@@ -80,7 +83,7 @@ impl Files {
         self.removed.clear();
     }
 
-    /// A bit of what was waited for flips; `false` if there is nothing.
+    /// A bit of what was waited for, or was written whole, flips; `false` if there is nothing.
     pub(crate) fn flip(&mut self, chance: &mut Chance) -> bool {
         let mut at_rest: BTreeMap<u64, usize> = self.segments.iter().map(|(number, b)| (*number, b.len())).collect();
         for done in &self.doing {
@@ -91,6 +94,10 @@ impl Files {
                 Done::Created(segment) => drop(at_rest.remove(segment)),
                 Done::Cut { .. } | Done::Removed(..) => {}
             }
+        }
+        if let Some((segment, before)) = self.torn {
+            // What is cut off anyway may be anything.
+            at_rest.entry(segment).and_modify(|end| *end = (*end).min(before));
         }
         let all: usize = at_rest.values().sum();
         if all == 0 {
@@ -170,7 +177,11 @@ impl Files {
                         bytes.truncate(before);
                     }
                 }
-                Some(Done::Cut { segment, tail }) => self.segments.entry(segment).or_default().extend(tail),
+                Some(Done::Cut { segment, tail }) => {
+                    let bytes = self.segments.entry(segment).or_default();
+                    self.torn = Some((segment, bytes.len()));
+                    bytes.extend(tail);
+                }
                 Some(Done::Removed(number, bytes)) => {
                     self.segments.insert(number, bytes);
                 }
@@ -211,6 +222,7 @@ impl Segments for Files {
     fn cut(&mut self, number: u64, bytes: usize) -> Result<(), Fault> {
         if let Some(segment) = self.segments.get_mut(&number) {
             let tail = segment.split_off(bytes);
+            self.torn = None;
             self.doing.push(Done::Cut { segment: number, tail });
         }
         Ok(())
