@@ -1,5 +1,7 @@
 //! What breaks, and how it is mended.
 
+use store_core::membership::Members;
+
 use crate::disk;
 use crate::network::Fate;
 use crate::queue::{MS, SECOND, Time};
@@ -25,8 +27,9 @@ impl World {
         let id = self.shared.any_member();
         let leader = self.members.iter().find(|m| m.run.as_ref().is_some_and(|run| run.replica.is_leader()));
         // Leaders have the most to lose.
-        let id = leader.map(|member| member.id).filter(|_| self.shared.chance.once_in(2)).unwrap_or(id);
-        let kinds = if self.shared.flips { 16 } else { 12 };
+        let leader = leader.map(|member| member.id);
+        let id = leader.filter(|_| self.shared.chance.once_in(2)).unwrap_or(id);
+        let kinds = if self.shared.flips { 17 } else { 13 };
         match self.shared.chance.below(kinds) {
             0..3 => self.crash(id),
             3 => (1..=members).for_each(|id| self.crash(id)),
@@ -51,8 +54,28 @@ impl World {
                 self.crash(id);
                 self.partition(id);
             }
+            12 => self.eclipse(leader.unwrap_or(id)),
             _ => self.flip_bit(id),
         }
+    }
+
+    /// A member stands still, cut off, and goes on before it hears what came of it meanwhile. Holders of leases wait for it.
+    fn eclipse(&mut self, id: u64) {
+        let Self { shared, members, holders, .. } = self;
+        let now = shared.queue.now();
+        let pause = shared.chance.between(2 * SECOND, 5 * SECOND);
+        let until = (now + pause).min(FAULTS);
+        members[id as usize - 1].paused_until = until;
+        for other in (1..=shared.places()).filter(|other| *other != id) {
+            shared.link(id, other).fate = Fate::Cut;
+            shared.link(other, id).fate = Fate::Cut;
+        }
+        for holder in holders.iter_mut() {
+            let before = shared.chance.below(300 * MS);
+            holder.renew_once_more(id, until.saturating_sub(before));
+        }
+        let more = shared.chance.below(SECOND);
+        shared.queue.after(pause + more, Event::Mend(Fault::Network));
     }
 
     pub(crate) fn crash(&mut self, id: u64) {
@@ -113,20 +136,27 @@ impl World {
         }
     }
 
-    /// A bit flips on the disk of one that votes; a minority is damaged at most. Who is about to be removed doesn't count as
-    /// one that is whole.
+    /// A bit flips on the disk of one that votes; a minority is damaged at most, for whatever member counts those who vote.
     fn flip_bit(&mut self, id: u64) {
-        let Self { shared, members, .. } = self;
-        let voters: Vec<u64> = shared.canon.members.voters().map(|member| member.id).collect();
-        let damaged = voters.iter().filter(|voter| members[**voter as usize - 1].is_damaged()).count();
-        let stay = voters.iter().filter(|voter| !shared.to_go.contains(voter)).count();
-        if !voters.contains(&id) || 2 * (damaged + 1) >= stay {
+        let present: Vec<u64> = self.shared.canon.members.iter().map(|member| member.id).collect();
+        let mut known: Vec<Members> = present.iter().map(|id| self.members[*id as usize - 1].known_members()).collect();
+        known.push(self.shared.canon.members.clone());
+        let bears = known.iter().all(|known| self.bears_damage(id, known));
+        if !bears || !self.shared.canon.members.voters().any(|voter| voter.id == id) {
             return;
         }
         // Looked at when it starts, or whenever the database comes by.
         if self.member_flips(id) && self.shared.chance.once_in(2) {
             self.crash(id);
         }
+    }
+
+    /// Whether a majority of those who vote is whole if one more isn't. Who is about to be removed doesn't count as whole.
+    fn bears_damage(&mut self, id: u64, known: &Members) -> bool {
+        let voters: Vec<u64> = known.voters().map(|member| member.id).collect();
+        let damaged = voters.iter().filter(|voter| self.members[**voter as usize - 1].is_damaged()).count();
+        let stay = voters.iter().filter(|voter| !self.shared.to_go.contains(voter)).count();
+        !voters.contains(&id) || 2 * (damaged + 1) < stay
     }
 
     fn member_flips(&mut self, id: u64) -> bool {

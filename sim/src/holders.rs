@@ -33,13 +33,26 @@ pub(crate) struct Holder {
     lease: i64,
     ttl: i64,
     granted: u64,
+    /// Until then it asks nothing.
+    idle_until: Time,
     /// Renewals that were answered.
     pub(crate) renewed: u64,
 }
 
 impl Holder {
     pub(crate) fn new(number: usize) -> Self {
-        Self { number, at: 1, call: 0, called: None, phase: Phase::Grant, lease: 0, ttl: 0, granted: 0, renewed: 0 }
+        Self {
+            number,
+            at: 1,
+            call: 0,
+            called: None,
+            phase: Phase::Grant,
+            lease: 0,
+            ttl: 0,
+            granted: 0,
+            idle_until: 0,
+            renewed: 0,
+        }
     }
 
     fn key(&self) -> String {
@@ -50,16 +63,28 @@ impl Holder {
         format!("{}-{}", self.number, self.lease)
     }
 
+    /// Asks a member for one more renewal, not before a time.
+    pub(crate) fn renew_once_more(&mut self, member: u64, not_before: Time) {
+        if matches!(self.phase, Phase::Renew(_)) {
+            (self.at, self.phase, self.idle_until) = (member, Phase::Renew(0), not_before);
+        }
+    }
+
     /// Goes on.
     pub(crate) fn ask(&mut self, shared: &mut Shared) {
-        if shared.chance.once_in(6) {
+        if shared.queue.now() < self.idle_until {
+            return shared.queue.at(self.idle_until, Event::Ask(self.number));
+        }
+        if self.phase != Phase::Renew(0) && shared.chance.once_in(6) {
             self.at = shared.any_member();
         }
         let want = match self.phase {
             Phase::Grant => {
                 self.granted += 1;
                 self.lease = (self.number as i64 + 1) * 1_000_000 + self.granted as i64;
-                self.ttl = shared.chance.between(2, 8) as i64;
+                self.ttl =
+                    if shared.chance.once_in(3) { shared.chance.between(8, 12) } else { shared.chance.between(2, 8) }
+                        as i64;
                 Want::Write(Wire::LeaseGrant(LeaseGrantRequest { id: self.lease, ttl: self.ttl }))
             }
             Phase::Put => put(&self.key(), &self.value(), self.lease),
@@ -70,7 +95,8 @@ impl Holder {
         self.called = Some(shared.queue.now());
         let (client, number, at, wait) = (self.number, self.call, self.at, shared.hop());
         shared.queue.after(wait, Event::Call { client, number, at, want });
-        let patience = shared.chance.between(SECOND, 6 * SECOND);
+        let shortest = if self.phase == Phase::Renew(0) { 3 * SECOND } else { SECOND };
+        let patience = shared.chance.between(shortest, 6 * SECOND);
         shared.queue.after(patience, Event::GiveUp { client, number });
     }
 
@@ -108,6 +134,8 @@ impl Holder {
             self.at = shared.any_member();
         }
         let pause = match self.phase {
+            // Late at times: the log says by then that little is left.
+            Phase::Renew(_) if shared.chance.once_in(4) => self.ttl as u64 * SECOND / 2,
             Phase::Renew(_) => self.ttl as u64 * SECOND / 3,
             _ => 100 * MS,
         };

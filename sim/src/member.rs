@@ -268,6 +268,11 @@ impl Member {
         }
     }
 
+    /// Who belongs to the cluster, as far as it has applied.
+    pub(crate) fn known_members(&self) -> Members {
+        self.run.as_ref().map_or_else(|| self.content.load().members, |run| run.state.machine.members.clone())
+    }
+
     /// Whether something on its disks isn't what was written.
     pub(crate) fn is_damaged(&mut self) -> bool {
         let content = self.run.as_ref().map_or(&self.content, |run| &run.state.flushed);

@@ -54,7 +54,7 @@ impl Default for Link {
 }
 
 /// Until a lost connection is dialled again.
-const DIAL_PAUSE: Time = 100 * MS;
+pub(crate) const DIAL_PAUSE: Time = 100 * MS;
 
 impl Link {
     /// When a frame arrives that leaves now, and by which connection; `None`: there is none.

@@ -18,7 +18,7 @@ use crate::faults::Fault;
 use crate::holders::Holder;
 use crate::member::{Input, Member, Origin, Reply, Want};
 use crate::mutant::Mutant;
-use crate::network::{Fate, Frame, Link};
+use crate::network::{self, Fate, Frame, Link};
 use crate::queue::{MS, Queue, SECOND, Time};
 use crate::state::Content;
 use crate::stream::{Answer, Id};
@@ -195,7 +195,8 @@ impl Shared {
         }
     }
 
-    /// Where much is at stake, more happens: votes are late, and who has just voted crashes.
+    /// Where much is at stake, more happens: votes are late, and who has just voted crashes; so do members that have just
+    /// started and ask for a read, which arrives when they are back.
     fn tempt(&mut self, from: u64, frame: &Frame) -> Time {
         let Frame::Raft(message) = frame else { return 0 };
         match message.msg_type {
@@ -204,6 +205,15 @@ impl Shared {
                 let wait = self.chance.below(3 * MS);
                 self.queue.after(wait, Event::Crash(from));
                 0
+            }
+            MessageType::MsgReadIndex if asks_early(message) && self.chance.once_in(4) => {
+                let crash = self.chance.below(3 * MS);
+                self.queue.after(crash, Event::Crash(from));
+                self.queue.after(crash + MS, Event::Start(from));
+                network::DIAL_PAUSE + self.chance.below(100 * MS)
+            }
+            MessageType::MsgReadIndexResp if asks_early(message) && self.chance.once_in(2) => {
+                self.chance.below(500 * MS)
             }
             _ => 0,
         }
@@ -467,6 +477,12 @@ impl World {
         let (client, at) = (usize::MAX, shared.any_member());
         shared.queue.after(0, Event::Call { client, number: 0, at, want: compact(revision) });
     }
+}
+
+/// Whether a read is one of the first that a member asks for since it started: by its context.
+fn asks_early(message: &Message) -> bool {
+    let context = message.entries.first().and_then(|entry| entry.data.get(16..24));
+    context.and_then(|count| count.try_into().ok()).is_some_and(|count| u64::from_be_bytes(count) <= 2)
 }
 
 /// A member that doesn't run is asked for something.

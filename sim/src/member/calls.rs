@@ -207,6 +207,11 @@ impl Running {
     /// What was promised holds, or doesn't.
     fn stand_by(&mut self, token: u64, promise: Promise, shared: &mut Shared) {
         let reigns = self.lessor.reigns(promise.reign) || shared.mutant == Some(Mutant::ForgetReign);
+        if promise.take_back && !shared.calm && shared.chance.once_in(6) {
+            // Others have what takes the checkpoint back, and don't know yet that it is committed.
+            let wait = shared.chance.below(2 * MS);
+            shared.queue.after(wait, Event::Crash(self.id));
+        }
         self.renewed(token, reigns.then_some(promise.seconds), shared);
     }
 
