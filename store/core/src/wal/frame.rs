@@ -5,14 +5,19 @@
 //! frame isn't one.
 //!
 //! A write that a power cut interrupted leaves a file that is too short, or sectors of zeros
-//! in its last frame: a sector reaches the disk whole or not at all. Anything else that is wrong was
-//! once right: it is damage. So is a frame with an intact one behind it, which was written
+//! in its last frame: a sector reaches the disk whole or not at all. A frame whose content has sectors of zeros of
+//! its own says how many: the length's highest bit is set, and their number stands behind the checksums. Anything
+//! else that is wrong was once right: it is damage. So is a frame with an intact one behind it, which was written
 //! after the first was synced.
 //!
 //! Source for sectors: etcd `server/storage/wal/decoder.go`, `isTornEntry`.
 
 /// Bytes before a frame's content.
 const HEADER_BYTES: usize = 12;
+/// The same, if it has sectors of zeros.
+const LONG_HEADER_BYTES: usize = 16;
+/// In a length: the header is the long one.
+const HAS_ZEROS: u32 = 1 << 31;
 /// Larger than any frame that is written: a length beyond it is damage.
 const FRAME_BYTES_MAX: usize = 1 << 30;
 /// What a disk writes whole.
@@ -36,13 +41,25 @@ pub(super) fn push_record(content: &mut Vec<u8>, kind: u8, payload: &[u8]) {
 }
 
 /// The header of a frame at a place of a segment.
-pub(super) fn header(segment: u64, offset: u64, content: &[u8]) -> [u8; HEADER_BYTES] {
-    let length = (content.len() as u32).to_le_bytes();
-    let mut header = [0; HEADER_BYTES];
-    header[..4].copy_from_slice(&length);
-    header[4..8].copy_from_slice(&checksum(segment, offset, &length).to_le_bytes());
-    header[8..].copy_from_slice(&checksum(segment, offset, content).to_le_bytes());
-    header
+pub(super) fn header(segment: u64, offset: u64, content: &[u8]) -> Vec<u8> {
+    let length = content.len() as u32;
+    let mut sized = length.to_le_bytes().to_vec();
+    let mut zeros = Vec::new();
+    if sectors_of_zeros(offset as usize + HEADER_BYTES, content) > 0 {
+        // Counted where the longer header puts them.
+        let count = sectors_of_zeros(offset as usize + LONG_HEADER_BYTES, content) as u32;
+        sized = (length | HAS_ZEROS).to_le_bytes().to_vec();
+        zeros.extend_from_slice(&count.to_le_bytes());
+    }
+    let crc = checksum(segment, offset, &[&sized[..], &zeros].concat());
+    [&sized[..], &crc.to_le_bytes(), &checksum(segment, offset, content).to_le_bytes(), &zeros].concat()
+}
+
+/// How many sectors hold nothing but zeros, of those that begin in content that begins at a place of a segment.
+fn sectors_of_zeros(place: usize, content: &[u8]) -> usize {
+    let first = place.next_multiple_of(SECTOR_BYTES) - place;
+    let sectors = content.get(first..).unwrap_or_default().chunks(SECTOR_BYTES);
+    sectors.filter(|sector| sector.iter().all(|byte| *byte == 0)).count()
 }
 
 fn checksum(segment: u64, offset: u64, bytes: &[u8]) -> u32 {
@@ -58,14 +75,14 @@ pub(super) fn read(segment: u64, bytes: &[u8]) -> (Vec<(u8, Vec<u8>)>, Option<Fa
     let mut all = Vec::new();
     let mut offset = 0;
     while offset < bytes.len() {
-        let records = content(segment, bytes, offset).and_then(|content| {
+        let records = content(segment, bytes, offset).and_then(|(content, end)| {
             let records = records(content).ok_or("records don't fill their frame");
-            Ok((records?, content.len()))
+            Ok((records?, end))
         });
         match records {
-            Ok((records, length)) => {
+            Ok((records, end)) => {
                 all.extend(records);
-                offset += HEADER_BYTES + length;
+                offset = end;
             }
             Err(why) => return (all, Some(Fault { offset, why, torn: is_torn(segment, bytes, offset) })),
         }
@@ -73,26 +90,42 @@ pub(super) fn read(segment: u64, bytes: &[u8]) -> (Vec<(u8, Vec<u8>)>, Option<Fa
     (all, None)
 }
 
-/// The content of the frame at an offset.
-fn content(segment: u64, bytes: &[u8], offset: usize) -> Result<&[u8], &'static str> {
-    let length = length(segment, bytes, offset)?;
-    let begin = offset + HEADER_BYTES;
-    let content = bytes.get(begin..begin + length).ok_or("a frame is cut short")?;
+/// The content of the frame at an offset, and where the frame ends.
+fn content(segment: u64, bytes: &[u8], offset: usize) -> Result<(&[u8], usize), &'static str> {
+    let Sized { begin, end, .. } = sized(segment, bytes, offset)?;
+    let content = bytes.get(begin..end).ok_or("a frame is cut short")?;
     match word(bytes, offset + 8) {
-        Some(crc) if crc == checksum(segment, offset as u64, content) => Ok(content),
+        Some(crc) if crc == checksum(segment, offset as u64, content) => Ok((content, end)),
         _ => Err("a frame's checksum is wrong"),
     }
 }
 
-fn length(segment: u64, bytes: &[u8], offset: usize) -> Result<usize, &'static str> {
+/// What a frame's header says of its content: from where to where it goes, and how many sectors of zeros it has.
+struct Sized {
+    begin: usize,
+    end: usize,
+    zeros: usize,
+}
+
+fn sized(segment: u64, bytes: &[u8], offset: usize) -> Result<Sized, &'static str> {
     let (Some(length), Some(crc)) = (word(bytes, offset), word(bytes, offset + 4)) else {
         return Err("a frame's header is cut short");
     };
-    if checksum(segment, offset as u64, &length.to_le_bytes()) != crc {
+    let mut checked = length.to_le_bytes().to_vec();
+    let (mut begin, mut zeros) = (offset + HEADER_BYTES, 0);
+    if length & HAS_ZEROS != 0 {
+        let count = word(bytes, offset + HEADER_BYTES).ok_or("a frame's header is cut short")?;
+        checked.extend_from_slice(&count.to_le_bytes());
+        (begin, zeros) = (offset + LONG_HEADER_BYTES, count as usize);
+    }
+    if checksum(segment, offset as u64, &checked) != crc {
         return Err("a frame's length has a wrong checksum");
     }
-    let length = length as usize;
-    if length > FRAME_BYTES_MAX { Err("a frame has an impossible length") } else { Ok(length) }
+    let length = (length & !HAS_ZEROS) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err("a frame has an impossible length");
+    }
+    Ok(Sized { begin, end: begin + length, zeros })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -112,24 +145,22 @@ fn records(mut content: &[u8]) -> Option<Vec<(u8, Vec<u8>)>> {
 
 /// Whether the frame at an offset was never written to its end.
 fn is_torn(segment: u64, bytes: &[u8], offset: usize) -> bool {
-    let end = match length(segment, bytes, offset) {
-        Ok(length) => offset + HEADER_BYTES + length,
-        Err(_) => bytes.len(),
+    let looks_torn = match sized(segment, bytes, offset) {
+        _ if bytes.len() - offset < LONG_HEADER_BYTES => true,
+        Ok(Sized { end, .. }) if end > bytes.len() => true,
+        Ok(Sized { begin, end, zeros }) => sectors_of_zeros(begin, &bytes[begin..end]) > zeros,
+        // Of its sectors one at least was never written, or it is damaged.
+        Err(_) => is_header_missing(bytes, offset),
     };
-    let too_short = end > bytes.len() || bytes.len() - offset < HEADER_BYTES;
-    let looks_torn = too_short || has_sector_of_zeros(bytes, offset, end);
     looks_torn && !(offset + 1..bytes.len()).any(|later| content(segment, bytes, later).is_ok())
 }
 
-/// Whether the part of `from..to` in some sector is nothing but zeros.
-fn has_sector_of_zeros(bytes: &[u8], from: usize, to: usize) -> bool {
-    let mut at = from;
-    while at < to {
-        let next = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(to);
-        if bytes[at..next].iter().all(|byte| *byte == 0) {
-            return true;
-        }
-        at = next;
-    }
-    false
+/// Whether a sector is nothing but zeros, from the frame on, that its header lies in.
+fn is_header_missing(bytes: &[u8], offset: usize) -> bool {
+    let is_long = word(bytes, offset).is_some_and(|length| length & HAS_ZEROS != 0);
+    let end = offset + if is_long { LONG_HEADER_BYTES } else { HEADER_BYTES };
+    let next = (offset / SECTOR_BYTES + 1) * SECTOR_BYTES;
+    let parts = [(offset, next), (next, next + SECTOR_BYTES)];
+    let lies_in = |(from, _): &(usize, usize)| *from < bytes.len().min(end);
+    parts.into_iter().filter(lies_in).any(|(from, to)| bytes[from..to.min(bytes.len())].iter().all(|byte| *byte == 0))
 }

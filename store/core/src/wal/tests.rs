@@ -141,6 +141,35 @@ fn a_flipped_bit_anywhere_is_refused() {
     }
 }
 
+/// F1: zeros that were written are none that weren't.
+#[test]
+fn a_flipped_bit_beside_zeros_that_were_written_is_refused() {
+    let zeros = Entry { data: vec![0; 2000].into(), ..entry(2, 1) };
+    let (bytes, begin) = written(&zeros);
+    for bit in (8 * begin..8 * bytes.len()).step_by(3) {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(reread(&flipped), Err(Damage { .. })), "bit {bit}");
+    }
+}
+
+/// F1: of a frame that has zeros of its own a sector may be missing as well.
+#[test]
+fn a_missing_sector_beside_zeros_that_were_written_is_cut_off() {
+    let half = Entry { data: [vec![0; 2000], vec![7; 2000]].concat().into(), ..entry(2, 1) };
+    let (bytes, begin) = written(&half);
+    let missing = |sector: usize| begin.max(512 * sector)..(512 * (sector + 1)).min(bytes.len());
+    for sector in begin / 512..bytes.len().div_ceil(512) {
+        let mut torn = bytes.clone();
+        torn[missing(sector)].fill(0);
+        let whole = if torn == bytes { vec![(1, 1), (2, 1)] } else { vec![(1, 1)] };
+        assert_eq!(reread(&torn).expect("a torn end"), whole, "{sector}");
+    }
+    for length in begin..bytes.len() {
+        assert_eq!(reread(&bytes[..length]).expect("a torn end"), [(1, 1)], "{length}");
+    }
+}
+
 /// F1: a sector that a disk lost of what it had synced.
 #[test]
 fn zeros_before_an_intact_frame_are_refused() {
