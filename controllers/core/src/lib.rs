@@ -15,7 +15,9 @@ pub mod graph;
 pub mod namespace;
 pub mod node;
 pub mod owner;
+pub mod queue;
 pub mod replica_set;
+pub mod unseen;
 pub mod write;
 
 pub use write::{Target, Write};

@@ -12,7 +12,6 @@ mod elect;
 mod execute;
 mod informers;
 mod owner;
-mod queue;
 
 use controllers_core::election::Timing;
 use kube::Client;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use controllers_core::graph::{Graph, Verdict};
 use controllers_core::namespace::Remaining;
+use controllers_core::queue::{Key, Queue};
+use controllers_core::unseen::Unseen;
 use controllers_core::{Write, deployment, endpoint_slice, namespace, node, replica_set};
 use http::Request;
 use jiff::Timestamp;
@@ -25,23 +27,13 @@ use tokio_util::sync::CancellationToken;
 use crate::Config;
 use crate::execute::{ExecuteError, Made, Writer, collection, execute};
 use crate::informers::{Caches, Told};
-use crate::queue::{Key, Queue};
 
 /// Keys worked on at once.
 const WORKING_MAX: usize = 16;
 /// Nodes are looked at this often: silence is no event.
 const NODES_EVERY: Duration = Duration::from_secs(5);
-/// What was made and is never seen (made and deleted in between) is forgotten after this.
-const UNSEEN_MAX: Duration = Duration::from_secs(300);
 /// A namespace that isn't empty yet is looked at again after this.
 const EMPTYING_PAUSE_MS: u64 = 500;
-
-/// Pods a ReplicaSet made or deleted that the informer hasn't shown.
-#[derive(Default)]
-struct Unseen {
-    created: HashMap<String, Instant>,
-    deleted: HashMap<String, Instant>,
-}
 
 /// What working on a key came to.
 struct Worked {
@@ -177,10 +169,8 @@ impl Owner {
     fn finish(&mut self, worked: Worked) {
         let now = self.now_ms();
         if matches!(worked.key, Key::ReplicaSet(..)) {
-            let unseen = self.unseen.entry(worked.key.clone()).or_default();
-            let at = Instant::now();
-            unseen.created.extend(worked.made.created.into_iter().map(|name| (name, at)));
-            unseen.deleted.extend(worked.made.deleted.into_iter().map(|name| (name, at)));
+            let Made { created, deleted } = worked.made;
+            self.unseen.entry(worked.key.clone()).or_default().made(created, deleted, now);
         }
         if let Err(error) = &worked.result {
             tracing::debug!(key = ?worked.key, %error, "a write failed; looking again");
@@ -277,7 +267,10 @@ impl Owner {
                     return (Vec::new(), None);
                 };
                 let pods = of_namespace(&self.caches.pods, ns);
-                let (creating, deleting) = self.not_seen_yet(key, &pods);
+                // O1.
+                let now = self.now_ms();
+                let unseen = self.unseen.get_mut(key);
+                let (creating, deleting) = unseen.map_or_else(Default::default, |u| u.not_seen_yet(&pods, now));
                 let observed = replica_set::Observed { set, pods, creating, deleting, now: unix };
                 (replica_set::reconcile(&observed), seconds(replica_set::next_look(&observed)))
             }
@@ -303,21 +296,6 @@ impl Owner {
             }
             Key::Namespace(_) | Key::Object(_) => (Vec::new(), None),
         }
-    }
-
-    /// O1: what was made or deleted and isn't shown yet.
-    fn not_seen_yet(
-        &mut self,
-        key: &Key,
-        pods: &[std::sync::Arc<k8s_openapi::api::core::v1::Pod>],
-    ) -> (usize, Vec<String>) {
-        let Some(unseen) = self.unseen.get_mut(key) else { return (0, Vec::new()) };
-        let shown = |name: &str| pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name));
-        unseen.created.retain(|name, at| at.elapsed() < UNSEEN_MAX && shown(name).is_none());
-        unseen.deleted.retain(|name, at| {
-            at.elapsed() < UNSEEN_MAX && shown(name).is_some_and(|pod| pod.metadata.deletion_timestamp.is_none())
-        });
-        (unseen.created.len(), unseen.deleted.keys().cloned().collect())
     }
 }
 

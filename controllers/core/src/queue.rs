@@ -10,11 +10,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Key {
+pub enum Key {
+    /// A Deployment, by namespace and name.
     Deployment(String, String),
+    /// A ReplicaSet, by namespace and name.
     ReplicaSet(String, String),
+    /// A Service, by namespace and name.
     Service(String, String),
+    /// A namespace.
     Namespace(String),
+    /// A node.
     Node(String),
     /// An object of the owner graph, by uid.
     Object(String),
@@ -23,8 +28,9 @@ pub(crate) enum Key {
 const FIRST_PAUSE_MS: u64 = 5;
 const LONGEST_PAUSE_MS: u64 = 60_000;
 
+/// The keys.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub struct Queue {
     due: BTreeMap<Key, u64>,
     by_time: BTreeSet<(u64, Key)>,
     working: HashMap<Key, Option<u64>>,
@@ -33,7 +39,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Makes a key due at a time, unless it is due earlier already.
-    pub(crate) fn add(&mut self, key: Key, at: u64) {
+    pub fn add(&mut self, key: Key, at: u64) {
         if let Some(again) = self.working.get_mut(&key) {
             *again = Some(again.map_or(at, |earlier| earlier.min(at)));
             return;
@@ -50,7 +56,7 @@ impl Queue {
     }
 
     /// Takes a key that is due; it counts as worked on until [`Queue::done`].
-    pub(crate) fn take(&mut self, now: u64) -> Option<Key> {
+    pub fn take(&mut self, now: u64) -> Option<Key> {
         if self.by_time.first().is_none_or(|(due, _)| *due > now) {
             return None;
         }
@@ -61,12 +67,12 @@ impl Queue {
     }
 
     /// When the next key is due.
-    pub(crate) fn next_due(&self) -> Option<u64> {
+    pub fn next_due(&self) -> Option<u64> {
         self.by_time.first().map(|(due, _)| *due)
     }
 
     /// Work on a key ended; after a failure it is due again, later each time.
-    pub(crate) fn done(&mut self, key: Key, now: u64, failed: bool) {
+    pub fn done(&mut self, key: Key, now: u64, failed: bool) {
         let again = self.working.remove(&key).flatten();
         let retry = if failed {
             let failures = self.failures.entry(key.clone()).or_default();
