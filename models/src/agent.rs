@@ -5,7 +5,7 @@
 //! Idea.    Each pod has the production [`PodMachine`](agent_core::machine::PodMachine). The model chooses every order of
 //!          calls, answers, observations, watches, exits, crashes and deletions within bounds.
 //!
-//! What is the model's: the API with its objects, the runtime (`runtime`, after containerd: names with attempts are
+//! What is the model's: the API with its objects, the runtime ([`models::runtime`], after containerd: names with attempts are
 //! taken once), and around the machine what `agent/node/src/pods.rs` does with it (`mind`, `node`). Time passes when the agent
 //! has nothing else to wait for. Images and volumes are there at once.
 //!
@@ -14,9 +14,9 @@
 
 mod cluster;
 mod mind;
+mod moments;
 mod node;
 mod properties;
-mod runtime;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_core::runtime::Action as Ask;
+use models::runtime::Runtime;
 use stateright::{Model, Property};
 
 use super::mind::{Memo, Status};
+use super::moments::at;
 use super::node::{Agent, Call, Setting};
-use super::runtime::{Runtime, at};
 use super::{Bounds, Mutant, properties};
 use crate::exploration::Found;
 
@@ -338,13 +339,17 @@ impl Model for Cluster {
 
     /// The first pod is wanted, and nothing runs.
     fn init_states(&self) -> Vec<State> {
+        let mut runtime = Runtime::default();
+        for _ in 0..self.bounds.pods {
+            runtime.add("");
+        }
         let unborn = Object { stage: Stage::Unborn, forced: false, status: None };
         let mut api = vec![unborn; usize::from(self.bounds.pods)];
         api[0].stage = Stage::Wanted;
         vec![State {
             now: 0,
             api,
-            runtime: Runtime::new(self.bounds.pods),
+            runtime,
             agent: None,
             ghosts: Vec::new(),
             used: Used::default(),

@@ -10,7 +10,7 @@ use agent_core::runtime::{Action, ObservedPod, Outcome};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::json;
 
-use super::runtime::{at, second, uid_name};
+use super::moments::{at, second, uid_name};
 use super::{Bounds, Mutant};
 
 /// The name of all pods.

@@ -4,7 +4,7 @@ use agent_core::runtime::Action as Ask;
 
 use super::cluster::{Action, Cluster, State};
 use super::node::Call;
-use super::runtime::uid_name;
+use super::moments::uid_name;
 use crate::exploration::{END, Path};
 
 /// The steps of a path, each with what it did, and the state it ends in.

@@ -1,49 +1,38 @@
-//! The container runtime, after containerd: a sandbox or container has a name, with its attempt in it, that is taken as long as it is
+//! A container runtime that is made up, after containerd: a sandbox or container has a name, with its attempt in it, that is taken as long as it is
 //! there; nothing is made or started in a sandbox that isn't ready; a sandbox takes its containers along.
 
 use std::sync::Arc;
 
 use agent_core::runtime::{Action, Container, ContainerState, ObservedPod, Sandbox};
-use jiff::{SignedDuration, Timestamp};
-
-/// A moment of the model: seconds since its beginning.
-pub(super) fn at(second: u32) -> Timestamp {
-    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + i64::from(second))
-}
-
-/// The second of a moment.
-pub(super) fn second(at: Timestamp) -> u32 {
-    // Moments are the model's own or up to minutes later.
-    u32::try_from(at.as_second().saturating_sub(1_000_000)).unwrap_or(0)
-}
-
-/// How a pod's UID is called.
-pub(super) fn uid_name(uid: u8) -> String {
-    char::from(b'A' + uid).to_string()
-}
+use jiff::Timestamp;
 
 /// All that runs.
-#[derive(Debug, Clone, PartialEq, Hash)]
-pub(super) struct Runtime {
-    /// By UID.
-    pub(super) pods: Vec<Arc<ObservedPod>>,
+#[derive(Debug, Clone, Default, PartialEq, Hash)]
+pub struct Runtime {
+    /// What it has of each pod.
+    pub pods: Vec<Arc<ObservedPod>>,
+    /// How the ids of each pod begin.
+    prefixes: Vec<String>,
     /// Ids of what is gone: they are never given again.
     spent: Vec<String>,
     /// Containers that a call started nobody waited for.
-    pub(super) late: Vec<String>,
+    pub late: Vec<String>,
 }
 
 /// Why a call was refused; the word doesn't matter.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refused;
+pub struct Refused;
 
 impl Runtime {
-    pub(super) fn new(pods: u8) -> Self {
-        Self { pods: vec![Arc::default(); usize::from(pods)], spent: Vec::new(), late: Vec::new() }
+    /// Makes place for another pod, whose ids are to begin so; returns it.
+    pub fn add(&mut self, prefix: &str) -> usize {
+        self.pods.push(Arc::default());
+        self.prefixes.push(prefix.to_owned());
+        self.pods.len() - 1
     }
 
     /// Running containers of a pod.
-    pub(super) fn running(&self, uid: usize) -> impl Iterator<Item = &Container> {
+    pub fn running(&self, uid: usize) -> impl Iterator<Item = &Container> {
         self.pods[uid].containers.iter().filter(|c| c.state == ContainerState::Running)
     }
 
@@ -53,7 +42,7 @@ impl Runtime {
             let mut ids = pod.sandboxes.iter().map(|s| &s.id).chain(pod.containers.iter().map(|c| &c.id));
             self.spent.contains(id) || ids.any(|other| other == id)
         };
-        let mut id = base;
+        let mut id = format!("{}{base}", self.prefixes[uid]);
         while is_taken(&id) {
             id.push('\'');
         }
@@ -67,7 +56,10 @@ impl Runtime {
     }
 
     /// Does what a call asks for. `unreserved`: names may be given twice.
-    pub(super) fn carry_out(
+    ///
+    /// # Errors
+    /// If the runtime refuses it.
+    pub fn carry_out(
         &mut self,
         uid: usize,
         action: &Action,
@@ -113,7 +105,7 @@ impl Runtime {
         let id = self.fresh(uid, format!("sandbox {attempt}"));
         let ips = vec!["10.0.0.2".to_owned()];
         let pod = Arc::make_mut(&mut self.pods[uid]);
-        pod.sandboxes.push(Sandbox { id, attempt, ready: true, created_at: at(0), ips });
+        pod.sandboxes.push(Sandbox { id, attempt, ready: true, created_at: Timestamp::UNIX_EPOCH, ips });
         pod.sandboxes.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(())
     }
@@ -139,7 +131,7 @@ impl Runtime {
             name: name.to_owned(),
             attempt,
             state: ContainerState::Created,
-            created_at: at(0),
+            created_at: Timestamp::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
             exit_code: 0,
@@ -165,7 +157,7 @@ impl Runtime {
     }
 
     /// A container's process ends, if it runs.
-    pub(super) fn exit(&mut self, uid: usize, id: &str, code: i32, now: Timestamp) {
+    pub fn exit(&mut self, uid: usize, id: &str, code: i32, now: Timestamp) {
         let pod = Arc::make_mut(&mut self.pods[uid]);
         let running = |c: &&mut Container| c.id == id && c.state == ContainerState::Running;
         if let Some(container) = pod.containers.iter_mut().find(running) {
@@ -196,7 +188,7 @@ impl Runtime {
     }
 
     /// The machine starts anew: records stay, processes don't.
-    pub(super) fn reboot(&mut self, now: Timestamp) {
+    pub fn reboot(&mut self, now: Timestamp) {
         for uid in 0..self.pods.len() {
             let ids: Vec<String> = self.pods[uid].sandboxes.iter().map(|s| s.id.clone()).collect();
             ids.iter().for_each(|id| self.stop_sandbox(uid, id, 255, now));
