@@ -3,6 +3,7 @@
 //!
 //! Source: `pkg/controller/nodelifecycle`; periods are upstream's defaults.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -162,12 +163,21 @@ fn delete(pod: &Pod) -> Write {
     )
 }
 
-/// Pods whose node is gone: nobody is left to end them.
-pub fn orphans<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>, exists: impl Fn(&str) -> bool) -> Vec<Write> {
-    let lost = |pod: &&Arc<Pod>| {
-        pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).is_some_and(|node| !node.is_empty() && !exists(node))
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|node| !node.is_empty())
+}
+
+/// Nodes that have pods and aren't known. They may be new: whoever finds one asks the API whether it is there.
+pub fn lost<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>, exists: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    pods.filter_map(|pod| node_of(pod)).filter(|node| !exists(node)).map(str::to_owned).collect()
+}
+
+/// Ends the pods of a node that is gone: nobody is left to do it, whatever grace they have.
+pub fn orphans<'a>(node: &str, pods: impl Iterator<Item = &'a Arc<Pod>>) -> Vec<Write> {
+    let end = |pod: &Arc<Pod>| {
+        Write::DeleteAtOnce(Target::of::<Pod>(&pod.metadata), pod.metadata.uid.clone().unwrap_or_default())
     };
-    pods.filter(lost).map(|pod| delete(pod)).collect()
+    pods.filter(|pod| node_of(pod) == Some(node)).map(end).collect()
 }
 
 #[cfg(test)]
@@ -229,5 +239,17 @@ mod tests {
     fn a_node_that_returns_loses_its_taints() {
         let writes = reconcile(&observed(1, Some(100), "True"));
         assert!(matches!(writes.as_slice(), [Write::Patch(_, p)] if p["spec"]["taints"].is_null()), "{writes:?}");
+    }
+
+    /// A deletion with grace waits for the node's agent, which never comes.
+    #[test]
+    fn pods_of_a_node_that_is_gone_end_at_once() {
+        let pod = observed(1, None, "True").pods;
+        assert_eq!(lost(pod.iter(), |_| false), BTreeSet::from(["n".to_owned()]));
+        assert_eq!(lost(pod.iter(), |node| node == "n"), BTreeSet::new());
+        assert!(
+            matches!(orphans("n", pod.iter()).as_slice(), [Write::DeleteAtOnce(t, uid)] if t.name == "p" && uid == "p")
+        );
+        assert_eq!(orphans("m", pod.iter()), []);
     }
 }

@@ -57,6 +57,8 @@ pub enum Write {
     PatchStatus(Target, Value),
     /// Deletes an object if it still has this uid.
     Delete(Target, String, Propagation),
+    /// Deletes a pod at once, if it still has this uid: nobody is left who could end it.
+    DeleteAtOnce(Target, String),
     /// Deletes every object of a kind in a namespace: `apiVersion`, kind, namespace.
     DeleteAll(String, String, String),
 }

@@ -78,6 +78,16 @@ fn has_code(error: &ExecuteError, code: u16) -> bool {
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 
+async fn delete(client: &Client, target: &Target, options: &Value, made: &mut Made) -> Result<(), ExecuteError> {
+    match send(client, Method::DELETE, &path(target)?, JSON, options).await {
+        Ok(_) => made.deleted.push(target.name.clone()),
+        // Gone, or another object of the name by now.
+        Err(error) if has_code(&error, 404) || has_code(&error, 409) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 /// Makes one write; what is done already counts as done.
 async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), ExecuteError> {
     match write {
@@ -113,12 +123,12 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Exe
             };
             let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy,
                 "preconditions": {"uid": uid}});
-            match send(client, Method::DELETE, &path(target)?, JSON, &options).await {
-                Ok(_) => made.deleted.push(target.name.clone()),
-                // Gone, or another object of the name by now.
-                Err(error) if has_code(&error, 404) || has_code(&error, 409) => {}
-                Err(error) => return Err(error),
-            }
+            delete(client, target, &options, made).await?;
+        }
+        Write::DeleteAtOnce(target, uid) => {
+            let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0,
+                "preconditions": {"uid": uid}});
+            delete(client, target, &options, made).await?;
         }
         Write::DeleteAll(api_version, kind, namespace) => {
             send(client, Method::DELETE, &collection(api_version, kind, namespace)?, JSON, &json!({})).await?;

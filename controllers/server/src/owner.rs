@@ -16,9 +16,9 @@ use controllers_core::unseen::Unseen;
 use controllers_core::{Write, deployment, endpoint_slice, namespace, node, replica_set};
 use http::Request;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Client;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -159,6 +159,12 @@ impl Owner {
 
     fn look_at_nodes(&mut self) {
         let now = self.now_ms();
+        // Levels, not edges: nobody may have seen the node go, or its last pod was bound later.
+        let pods = self.caches.pods.state();
+        let nodes = self.caches.nodes.clone();
+        for name in node::lost(pods.iter(), |name| get(&nodes, "", name).is_some()) {
+            self.queue.add(Key::Node(name), now);
+        }
         for node in self.caches.nodes.state() {
             if let Some(name) = &node.metadata.name {
                 self.queue.add(Key::Node(name.clone()), now);
@@ -218,6 +224,14 @@ impl Owner {
                 }
                 let writes = self.furnish(&namespace, name);
                 self.spawn(key, writes, None, working);
+            }
+            Key::Node(name) if get(&self.caches.nodes, "", name).is_none() => {
+                self.first_seen.remove(name);
+                let (name, pods) = (name.clone(), self.caches.pods.state());
+                working.spawn(async move {
+                    let (made, result) = end_orphans(&writer, &name, &pods).await;
+                    Worked { key, made, result, again: None }
+                });
             }
             _ => {
                 let (writes, again) = self.decide(&key);
@@ -280,12 +294,7 @@ impl Owner {
                 (endpoint_slice::reconcile(&endpoint_slice::Observed { service, pods, slices }), None)
             }
             Key::Node(name) => {
-                let Some(object) = get(&self.caches.nodes, "", name) else {
-                    self.first_seen.remove(name);
-                    let nodes = self.caches.nodes.clone();
-                    let pods = self.caches.pods.state();
-                    return (node::orphans(pods.iter(), |n| get(&nodes, "", n).is_some()), None);
-                };
+                let Some(object) = get(&self.caches.nodes, "", name) else { return (Vec::new(), None) };
                 let first_seen = *self.first_seen.entry(name.clone()).or_insert(unix);
                 let bound = |pod: &std::sync::Arc<k8s_openapi::api::core::v1::Pod>| {
                     pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(name.as_str())
@@ -296,6 +305,19 @@ impl Owner {
             }
             Key::Namespace(_) | Key::Object(_) => (Vec::new(), None),
         }
+    }
+}
+
+/// Ends the pods of a node that the informer doesn't show, once the API says that it is gone: it may be new.
+async fn end_orphans(writer: &Writer, node: &str, pods: &[std::sync::Arc<Pod>]) -> (Made, Result<(), ExecuteError>) {
+    let writes = node::orphans(node, pods.iter());
+    if writes.is_empty() {
+        return (Made::default(), Ok(()));
+    }
+    match Api::<Node>::all(writer.client.clone()).get_opt(node).await {
+        Ok(None) => execute(writer, &writes).await,
+        Ok(Some(_)) => (Made::default(), Ok(())),
+        Err(error) => (Made::default(), Err(error.into())),
     }
 }
 
