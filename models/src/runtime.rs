@@ -59,13 +59,7 @@ impl Runtime {
     ///
     /// # Errors
     /// If the runtime refuses it.
-    pub fn carry_out(
-        &mut self,
-        uid: usize,
-        action: &Action,
-        now: Timestamp,
-        unreserved: bool,
-    ) -> Result<(), Refused> {
+    pub fn carry_out(&mut self, uid: usize, action: &Action, now: Timestamp, unreserved: bool) -> Result<(), Refused> {
         match action {
             Action::RunSandbox { attempt } => self.run_sandbox(uid, *attempt, unreserved),
             Action::CreateContainer { container, sandbox_id, attempt } => {

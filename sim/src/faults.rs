@@ -259,6 +259,9 @@ impl World {
     /// All is mended, and nothing breaks any more.
     pub(crate) fn calm_down(&mut self) {
         self.shared.calm = true;
+        if let Some(pods) = &mut self.pods {
+            pods.calm_down();
+        }
         self.mend(Fault::Network);
         let now: Time = self.shared.queue.now();
         for id in 1..=self.members.len() as u64 {

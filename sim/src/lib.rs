@@ -4,7 +4,8 @@
 //! and all that may break. What a seed does once it does again.
 //!
 //! In reading order: `queue` (time), `chance`, `disk`, `network`, `state`, `member` (the shell), `stream` (watches),
-//! `clients`, `holders` (leases), `watchers`, `admin` (members), `canon` (what is true), `world`, `faults`, `run` (what is checked).
+//! `clients`, `holders` (leases), `watchers`, `admin` (members), `canon` (what is true), `world`, `faults`, `run` (what is checked);
+//! `pods` is a cluster that runs pods on such a store.
 
 mod admin;
 mod canon;
@@ -17,6 +18,7 @@ mod member;
 mod mutant;
 mod network;
 mod panics;
+mod pods;
 mod queue;
 mod run;
 mod state;
@@ -27,4 +29,4 @@ mod watchers;
 mod world;
 
 pub use mutant::Mutant;
-pub use run::{Report, run};
+pub use run::{Report, Workload, run};

@@ -1,4 +1,5 @@
-//! `sim`: runs clusters by seeds until something is violated, and says how to see it again.
+//! `sim`: runs clusters by seeds until something is violated, and says how to see it again. Each seed is run with each workload,
+//! unless one is chosen.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -7,9 +8,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum as _};
+use clap::Parser;
 use models::traces::Trace;
-use sim::{Mutant, Report, run};
+use sim::{Mutant, Report, Workload, run};
 
 /// Runs whole clusters of stores under virtual time, with faults, and checks what clients see.
 #[derive(Parser)]
@@ -27,6 +28,9 @@ struct Cli {
     /// Members, 1 to 5; without it as the seed says.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=5))]
     members: Option<u64>,
+    /// What is run; without it both, by each seed.
+    #[arg(long)]
+    workload: Option<Workload>,
     /// A seeded bug.
     #[arg(long)]
     mutant: Option<Mutant>,
@@ -46,29 +50,22 @@ fn main() -> anyhow::Result<ExitCode> {
         (None, None, None) => 100,
     };
     let limit = cli.seconds.map_or(Duration::MAX, Duration::from_secs);
-    let (begun, worked) = (Instant::now(), core_time());
-    let mut reports = Vec::new();
+    let begun = Instant::now();
+    let workloads: &[Workload] = match &cli.workload {
+        Some(workload) => std::slice::from_ref(workload),
+        None => &[Workload::Kv, Workload::Pods],
+    };
+    let mut tallies: Vec<Tally> = workloads.iter().map(|workload| Tally::new(*workload)).collect();
     let mut failed = false;
-    for seed in first.. {
-        if failed || reports.len() as u64 == runs || begun.elapsed() >= limit {
+    for (number, seed) in (first..).enumerate() {
+        if failed || number as u64 == runs || begun.elapsed() >= limit {
             break;
         }
-        let mut report = run(seed, cli.members, cli.mutant);
-        failed = !report.violations.is_empty();
-        if failed {
-            println!("seed {seed} fails:");
-            report.violations.iter().for_each(|what| println!("  {what}"));
-            println!("again: {}", again(seed, &cli));
+        for tally in &mut tallies {
+            failed |= tally.run(seed, &cli)?;
         }
-        let traces = std::mem::take(&mut report.traces);
-        if let Some(folder) = &cli.trace {
-            write_traces(folder, &traces)?;
-        }
-        reports.push(report);
     }
-    // Of one core: what others do meanwhile doesn't count.
-    let took = core_time().zip(worked).map_or(begun.elapsed(), |(now, then)| now.saturating_sub(then));
-    tell(&reports, took);
+    tallies.iter().for_each(Tally::tell);
     Ok(ExitCode::from(u8::from(failed)))
 }
 
@@ -82,24 +79,73 @@ fn write_traces(folder: &Path, traces: &[Trace]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell(reports: &[Report], took: Duration) {
-    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
-    let seconds = sum(|report| report.time) as f64 / 1e6;
-    println!(
-        "{} runs: {} operations, {} events watched, {} renewals; {} crashes, {} reigns, {} snapshots taken, \
-         {} changes of members, {} disks damaged",
-        reports.len(),
-        sum(|report| report.operations as u64),
-        sum(|report| report.watched),
-        sum(|report| report.renewed),
-        sum(|report| report.disturbed.0),
-        sum(|report| report.disturbed.1),
-        sum(|report| report.disturbed.2),
-        sum(|report| report.disturbed.3),
-        sum(|report| report.ruined),
-    );
-    let (steps, took) = (sum(|report| report.events), took.as_secs_f64());
-    println!("{steps} steps, {seconds:.0} s of clusters in {took:.2} s of one core: {:.0} a second", seconds / took);
+/// The runs of a workload.
+struct Tally {
+    workload: Workload,
+    reports: Vec<Report>,
+    /// Of one core: what others do meanwhile doesn't count.
+    took: Duration,
+}
+
+impl Tally {
+    fn new(workload: Workload) -> Self {
+        Self { workload, reports: Vec::new(), took: Duration::ZERO }
+    }
+
+    /// One more; whether it fails.
+    fn run(&mut self, seed: u64, cli: &Cli) -> anyhow::Result<bool> {
+        let (begun, worked) = (Instant::now(), core_time());
+        let mut report = run(self.workload, seed, cli.members, cli.mutant);
+        self.took += core_time().zip(worked).map_or(begun.elapsed(), |(now, then)| now.saturating_sub(then));
+        let failed = !report.violations.is_empty();
+        if failed {
+            println!("seed {seed} fails:");
+            report.violations.iter().for_each(|what| println!("  {what}"));
+            println!("again: {}", again(self.workload, seed, cli));
+        }
+        let traces = std::mem::take(&mut report.traces);
+        if let Some(folder) = &cli.trace {
+            write_traces(folder, &traces)?;
+        }
+        self.reports.push(report);
+        Ok(failed)
+    }
+
+    fn tell(&self) {
+        let sum = |of: fn(&Report) -> u64| self.reports.iter().map(of).sum::<u64>();
+        let what = match self.workload {
+            Workload::Pods => format!(
+                "{} changes of objects, {} containers started",
+                sum(|report| report.objects),
+                sum(|report| report.containers)
+            ),
+            Workload::Kv => format!(
+                "{} operations, {} events watched, {} renewals",
+                sum(|report| report.operations as u64),
+                sum(|report| report.watched),
+                sum(|report| report.renewed)
+            ),
+        };
+        println!(
+            "{} runs of {}: {what}; {} crashes, {} reigns, {} snapshots taken, {} changes of members, {} disks damaged",
+            self.reports.len(),
+            name(&self.workload),
+            sum(|report| report.disturbed.0),
+            sum(|report| report.disturbed.1),
+            sum(|report| report.disturbed.2),
+            sum(|report| report.disturbed.3),
+            sum(|report| report.ruined),
+        );
+        let (steps, took) = (sum(|report| report.events), self.took.as_secs_f64());
+        let seconds = sum(|report| report.time) as f64 / 1e6;
+        let speed = seconds / took;
+        println!("{steps} steps, {seconds:.0} s of clusters in {took:.2} s of one core: {speed:.0} a second");
+    }
+}
+
+/// As the command line has it.
+fn name(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// For how long this thread has had a core; `None` where the system doesn't say.
@@ -108,9 +154,8 @@ fn core_time() -> Option<Duration> {
     told.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-fn again(seed: u64, cli: &Cli) -> String {
+fn again(workload: Workload, seed: u64, cli: &Cli) -> String {
     let members = cli.members.map(|members| format!(" --members {members}")).unwrap_or_default();
-    let name = cli.mutant.and_then(|mutant| mutant.to_possible_value());
-    let mutant = name.map(|value| format!(" --mutant {}", value.get_name())).unwrap_or_default();
-    format!("cargo run -p sim --release -- --seed {seed}{members}{mutant}")
+    let mutant = cli.mutant.map(|mutant| format!(" --mutant {}", name(&mutant))).unwrap_or_default();
+    format!("cargo run -p sim --release -- --seed {seed} --workload {}{members}{mutant}", name(&workload))
 }

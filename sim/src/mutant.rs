@@ -37,4 +37,24 @@ pub enum Mutant {
     BelieveDamaged,
     /// A copy of the state is sent to a peer without being read.
     SendUnread,
+    /// Of pods: an apiserver binds without asking the node's fence.
+    NoFence,
+    /// Of pods: what was decided is written over what another wrote meanwhile.
+    KeepDecision,
+    /// Of pods: a watcher that lags is skipped ahead.
+    SkipLagging,
+    /// Of pods: a process whose watch can't go on watches from the present without listing anew.
+    SkipRelist,
+    /// Of pods: a controller forgets what it made.
+    ForgetExpectations,
+    /// Of pods: an object is deleted by its name, whatever its UID.
+    DeleteWithoutUid,
+    /// Of pods: a status goes to whatever pod has the name.
+    StatusWithoutUid,
+    /// Of pods: an agent stops unknown pods before the API's list is known.
+    AdoptEarly,
+    /// Of pods: a scheduler takes a binding that wasn't answered for one that failed.
+    ForgetUnanswered,
+    /// Of pods: an agent uses an observation though an action ended since.
+    StaleLook,
 }

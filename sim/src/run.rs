@@ -16,6 +16,20 @@ const RECOVERY: Time = 8 * SECOND;
 /// For how long calm lasts: leases that nobody renews end in it.
 const CALM: Time = 15 * SECOND;
 
+/// Within this time of calm a cluster that runs pods comes to rest.
+const REST: Time = 150 * SECOND;
+/// For how long it must then stay so.
+const STAY: Time = 3 * SECOND;
+
+/// What is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Workload {
+    /// Clients that read, write and watch keys, and hold leases.
+    Kv,
+    /// Apiservers, schedulers, controllers and node agents.
+    Pods,
+}
+
 /// What a run was.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -31,6 +45,10 @@ pub struct Report {
     pub watched: u64,
     /// Renewals of leases that were answered.
     pub renewed: u64,
+    /// Changes of objects, of a cluster that runs pods.
+    pub objects: u64,
+    /// Containers that were started.
+    pub containers: u64,
     /// Crashes, reigns of leaders, snapshots that members took, changes of members.
     pub disturbed: (u64, u64, u64, u64),
     /// Members whose disk was found to be damaged.
@@ -43,9 +61,9 @@ pub struct Report {
 
 /// Runs a cluster by a seed. `members`: one to five; `None`: as the seed says.
 #[must_use]
-pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
+pub fn run(workload: Workload, seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
     let members = members.unwrap_or([1, 2, 3, 3, 3, 3, 4, 5][(seed % 8) as usize]).clamp(1, 5);
-    let mut world = World::new(seed, members, mutant);
+    let mut world = World::new(workload, seed, members, mutant);
     if let Err(said) = panics::told(|| drive(&mut world)) {
         let now = world.shared.queue.now();
         world.shared.canon.violate(now, said);
@@ -61,9 +79,12 @@ pub fn run(seed: u64, members: Option<u64>, mutant: Option<Mutant>) -> Report {
         operations: world.shared.operations.len(),
         watched: world.watchers.iter().map(|watcher| watcher.events).sum(),
         renewed: world.holders.iter().map(|holder| holder.renewed).sum(),
+        objects: world.pods.as_ref().map_or(0, |pods| pods.changes()),
+        containers: world.pods.as_ref().map_or(0, |pods| pods.started()),
         disturbed: {
             let canon = &world.shared.canon;
-            (world.shared.crashes, canon.reigns(), canon.snapshots, canon.changes)
+            let crashes = world.shared.crashes + world.pods.as_ref().map_or(0, |pods| pods.crashes);
+            (crashes, canon.reigns(), canon.snapshots, canon.changes)
         },
         ruined: world.shared.ruined,
         hash: hash ^ world.shared.queue.planned().rotate_left(32),
@@ -84,9 +105,32 @@ fn drive(world: &mut World) {
         return;
     }
     recovered(world, &before);
+    if world.pods.is_some() {
+        return come_to_rest(world);
+    }
     world.run_until(FAULTS + CALM);
     if world.shared.canon.violations.is_empty() {
         linearizable(world);
+    }
+}
+
+/// A cluster that runs pods is as it must be, within a bound, and stays so.
+fn come_to_rest(world: &mut World) {
+    let mut rested = false;
+    while world.shared.canon.violations.is_empty() {
+        let now = world.shared.queue.now();
+        let World { shared, pods, .. } = &mut *world;
+        let wrong = pods.as_mut().map_or_else(Vec::new, |pods| pods.unsettled(&shared.canon));
+        match (wrong.is_empty(), rested) {
+            (true, true) => return,
+            (false, _) if now >= FAULTS + REST => {
+                for what in wrong {
+                    world.shared.canon.violate(now, format!("{} s after all is well again: {what}", REST / SECOND));
+                }
+            }
+            (is_right, _) => rested = is_right,
+        }
+        world.run_until(now + STAY);
     }
 }
 

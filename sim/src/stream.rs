@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use store_core::mvcc::{Change, Revision, Values as _, in_range};
 use store_core::watch::{Cursor, Slice, Told};
+use store_core::wire::RangeRequest;
 
 use crate::disk::Fault;
 use crate::member::Running;
@@ -38,6 +39,8 @@ pub(crate) type Id = (usize, u64);
 pub(crate) struct Stream {
     /// Keys from one up to before another.
     wanted: (Bytes, Bytes),
+    /// Of changes above this revision it is told what was before.
+    before_above: Option<i64>,
     cursor: Cursor,
     waiting: usize,
     due: bool,
@@ -49,10 +52,12 @@ pub(crate) struct Stream {
 
 impl Running {
     /// A client wants to watch from a revision on; 0: from now on.
-    pub(crate) fn watch(&mut self, id: Id, wanted: (Bytes, Bytes), start: i64, shared: &mut Shared) {
+    pub(crate) fn watch(&mut self, id: Id, wanted: (Bytes, Bytes), start: i64, before: bool, shared: &mut Shared) {
         let published = self.published;
         let cursor = Cursor::new(start, published);
-        let mut stream = Stream { wanted, cursor, waiting: 0, due: false, feeding: None, asked: false, last: 0 };
+        let before_above = before.then(|| self.state.machine.mvcc.compacted());
+        let mut stream =
+            Stream { wanted, before_above, cursor, waiting: 0, due: false, feeding: None, asked: false, last: 0 };
         stream.tell(id, Answer::Created(published), shared);
         self.streams.insert(id, stream);
         self.wake_stream(id, shared);
@@ -116,7 +121,12 @@ impl Running {
             }
             let slice = self.slice(stream, to)?;
             stream.cursor.given(slice.reached);
-            let mut events: Vec<Bytes> = slice.events.iter().map(|told| told.encoded.clone()).collect();
+            let encoded: Option<Vec<Bytes>> = slice.events.iter().map(|told| self.encoded(stream, told)).collect();
+            let Some(mut events) = encoded else {
+                stream.cursor.end();
+                stream.tell(id, Answer::Compacted(compacted), shared);
+                break;
+            };
             if shared.mutant == Some(Mutant::SkipEvent) && shared.chance.once_in(20) {
                 events.pop();
             }
@@ -137,6 +147,20 @@ impl Running {
             shared.queue.after(1, Event::Stream(self.id, self.boot, id));
         }
         Some(())
+    }
+
+    /// An event, with what was before it if that is wanted; `None` if compaction took that.
+    fn encoded(&self, stream: &Stream, told: &Told) -> Option<Bytes> {
+        if told.creates || stream.before_above.is_none_or(|above| told.at.main <= above) {
+            return Some(told.encoded.clone());
+        }
+        let mvcc = &self.state.machine.mvcc;
+        let request = RangeRequest { key: told.key.clone(), revision: told.at.main - 1, ..RangeRequest::default() };
+        let before = || mvcc.range(&request, &*self.state.content).ok()?.kvs.into_iter().next();
+        match told.with_before(before) {
+            None if told.at.main > mvcc.compacted() => Some(told.encoded.clone()),
+            event => event,
+        }
     }
 
     /// A watcher's next events: from the ring, or from disk.

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn what_a_seed_does_it_does_again() {
-    let both = [3, 17, 40].map(|seed| [0; 2].map(|_| run(seed, None, None)));
+    let both = [3, 17, 40].map(|seed| [0; 2].map(|_| run(Workload::Kv, seed, None, None)));
     for [first, second] in both {
         assert_eq!((first.hash, first.events, first.operations), (second.hash, second.events, second.operations));
     }
@@ -14,7 +14,7 @@ fn seeds_of_the_corpus_hold() {
         let mut words = line.split_whitespace();
         let seed = words.next().and_then(|seed| seed.parse().ok()).expect("a seed");
         let members = words.next().and_then(|members| members.parse().ok());
-        let report = run(seed, members, None);
+        let report = run(Workload::Kv, seed, members, None);
         assert_eq!(report.violations, [""; 0], "{line}");
     }
 }
@@ -22,7 +22,7 @@ fn seeds_of_the_corpus_hold() {
 /// A few from the beginning; more by the program.
 #[test]
 fn other_seeds_hold() {
-    let reports: Vec<Report> = (5000..5040).map(|seed| run(seed, None, None)).collect();
+    let reports: Vec<Report> = (5000..5040).map(|seed| run(Workload::Kv, seed, None, None)).collect();
     for (seed, report) in (5000..).zip(&reports) {
         assert_eq!(report.violations, [""; 0], "cargo run -p sim --release -- --seed {seed}");
     }
@@ -56,7 +56,7 @@ fn mutants_are_found() {
         (Mutant::BelieveDamaged, 200),
     ];
     for (mutant, seeds) in bounds {
-        let found = (1..=seeds).find(|seed| !run(*seed, None, Some(mutant)).violations.is_empty());
+        let found = (1..=seeds).find(|seed| !run(Workload::Kv, *seed, None, Some(mutant)).violations.is_empty());
         assert!(found.is_some(), "{mutant:?} isn't found within {seeds} seeds");
     }
 }

@@ -44,7 +44,7 @@ impl Watcher {
         let wanted = (Bytes::from(self.wanted.0.clone()), Bytes::from(self.wanted.1.clone()));
         let (at, generation, wait) = (self.at, self.generation, shared.hop());
         shared.queue.after(wait, Event::Unwatch { id: (watcher, left.1), at: left.0 });
-        shared.queue.after(wait, Event::Watch { id: (watcher, generation), at, wanted, start });
+        shared.queue.after(wait, Event::Watch { id: (watcher, generation), at, wanted, start, before: false });
         // Who hears nothing of it tries another.
         shared.queue.after(2 * SECOND, Event::Doubt { watcher, generation });
     }

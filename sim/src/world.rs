@@ -19,7 +19,9 @@ use crate::holders::Holder;
 use crate::member::{Input, Member, Origin, Reply, Want};
 use crate::mutant::Mutant;
 use crate::network::{self, Fate, Frame, Link};
+use crate::pods::{Happened, Pods, STORE};
 use crate::queue::{MS, Queue, SECOND, Time};
+use crate::run::Workload;
 use crate::state::Content;
 use crate::stream::{Answer, Id};
 use crate::watchers::Watcher;
@@ -87,6 +89,8 @@ pub(crate) enum Event {
         at: u64,
         wanted: (Bytes, Bytes),
         start: i64,
+        /// Whether what was before a change is wanted too.
+        before: bool,
     },
     Unwatch {
         id: Id,
@@ -120,6 +124,10 @@ pub(crate) enum Event {
     Mend(Fault),
     Start(u64),
     Crash(u64),
+    /// Of the cluster that runs pods.
+    BeginPods,
+    BreakPods,
+    Later(Box<dyn FnOnce()>),
 }
 
 /// What a run's chance decided at its beginning.
@@ -174,6 +182,7 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) holders: Vec<Holder>,
     pub(crate) watchers: Vec<Watcher>,
+    pub(crate) pods: Option<Box<Pods>>,
 }
 
 impl Shared {
@@ -243,7 +252,7 @@ impl Shared {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, members: u64, mutant: Option<Mutant>) -> Self {
+    pub(crate) fn new(workload: Workload, seed: u64, members: u64, mutant: Option<Mutant>) -> Self {
         let mut chance = Chance::new(seed);
         let limits = Limits {
             segment_bytes: 1 << chance.between(9, 15),
@@ -287,10 +296,13 @@ impl World {
             crashes: 0,
             traces: BTreeMap::new(),
         };
+        let is_kv = workload == Workload::Kv;
+        let (clients, holders) = if is_kv { (clients, holders) } else { (0, 0) };
         Self {
+            pods: (!is_kv).then(|| Box::new(Pods::new(seed, mutant))),
             clients: (0..clients).map(|number| Client::new(number, number as u64 % members + 1)).collect(),
             holders: (clients..clients + holders).map(Holder::new).collect(),
-            watchers: ranges.into_iter().map(Watcher::new).collect(),
+            watchers: ranges.into_iter().filter(|_| is_kv).map(Watcher::new).collect(),
             members: nodes,
             shared,
         }
@@ -309,7 +321,11 @@ impl World {
         for (watcher, client) in self.watchers.iter_mut().enumerate() {
             client.connect(watcher, &mut self.shared);
         }
-        self.shared.queue.after(SECOND, Event::Stir);
+        if self.pods.is_some() {
+            self.shared.queue.after(0, Event::BeginPods);
+        } else {
+            self.shared.queue.after(SECOND, Event::Stir);
+        }
         self.shared.queue.after(5 * SECOND, Event::Compact);
         self.shared.queue.after(SECOND, Event::Break);
         self.shared.queue.after(3 * SECOND, Event::Administer);
@@ -363,6 +379,11 @@ impl World {
                     }
                 }
             },
+            Event::BeginPods => self.pods_turn(Happened::Begin),
+            Event::BreakPods => self.pods_turn(Happened::Break),
+            Event::Later(what) => self.pods_turn(Happened::Later(what)),
+            Event::Reply { client: STORE, number, reply } => self.pods_turn(Happened::Reply(number, reply)),
+            Event::Told { watcher: STORE, generation, answer } => self.pods_turn(Happened::Told(generation, answer)),
             Event::Reply { client, number, reply } => self.reply(client, number, reply),
             Event::GiveUp { client, number } => self.reply(client, number, Reply::Unknown("no answer in time")),
             Event::Told { watcher, generation, answer } => {
@@ -388,6 +409,15 @@ impl World {
             Event::Start(id) => self.start(id),
             Event::Crash(id) if !self.shared.calm => self.crash(id),
             _ => {}
+        }
+    }
+
+    /// Something happens in the cluster that runs pods.
+    fn pods_turn(&mut self, happened: Happened) {
+        let Self { shared, pods: Some(pods), .. } = self else { return };
+        let now = shared.queue.now();
+        for (at, event) in pods.turn(now, &mut shared.canon, happened) {
+            shared.queue.at(at, event);
         }
     }
 
@@ -440,7 +470,7 @@ impl World {
             }
             Event::SnapshotSent { to, delivered, .. } => run.tell(Input::SnapshotSent { peer: to, delivered }, shared),
             Event::Call { client, number, want, .. } => run.call(Origin::Client(client, number), want, shared),
-            Event::Watch { id, wanted, start, .. } => run.watch(id, wanted, start, shared),
+            Event::Watch { id, wanted, start, before, .. } => run.watch(id, wanted, start, before, shared),
             Event::Unwatch { id, .. } => drop(run.streams.remove(&id)),
             Event::WentOn { id, asks, .. } => run.watcher_went_on(id, asks, shared),
             _ => {}

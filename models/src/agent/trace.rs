@@ -3,8 +3,8 @@
 use agent_core::runtime::Action as Ask;
 
 use super::cluster::{Action, Cluster, State};
-use super::node::Call;
 use super::moments::uid_name;
+use super::node::Call;
 use crate::exploration::{END, Path};
 
 /// The steps of a path, each with what it did, and the state it ends in.
