@@ -1,5 +1,9 @@
 //! What is known of a node is what is on it.
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::scenario::{node, pod, run};
 
@@ -68,4 +72,76 @@ fn what_cannot_be_read_changes_nothing() {
     assert!(cluster.add_pod(&pod(&["p", "cpu=x"]), "a").is_err());
     assert_eq!(load(&cluster, "a"), (0, 0, 0));
     assert_eq!(cluster.node("a").unwrap().node().allocatable.resources.cpu_milli, 4000);
+}
+
+/// What happens to a cluster: of four nodes and six pods, by their numbers.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    /// A node comes, or changes its zone.
+    Node(u8, u8),
+    NodeGoes(u8),
+    /// A pod with so many tenths of a core and Gi is on a node, wherever it was before.
+    Pod(u8, u8, u8, u8),
+    PodGoes(u8),
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        (0_u8..4, 0_u8..3).prop_map(|(name, zone)| Change::Node(name, zone)),
+        (0_u8..4).prop_map(Change::NodeGoes),
+        (0_u8..6, 0_u8..4, 0_u8..30, 0_u8..8)
+            .prop_map(|(name, node, cpu, memory)| Change::Pod(name, node, cpu, memory)),
+        (0_u8..6).prop_map(Change::PodGoes),
+    ];
+    proptest::collection::vec(change, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// C1, C2: after any history, each node's sums are what the pods that were put there last come to.
+    #[test]
+    fn counters_are_what_is_there(changes in changes()) {
+        let mut cluster = Cluster::new();
+        let mut nodes = BTreeSet::new();
+        let mut pods: BTreeMap<u8, (u8, u8, u8)> = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Node(name, zone) => {
+                    let (name, zone) = (format!("n{name}"), format!("label.topology.kubernetes.io/zone={zone}"));
+                    cluster.upsert_node(&node(&[&name, &zone])).unwrap();
+                    nodes.insert(name);
+                }
+                Change::NodeGoes(name) => {
+                    cluster.remove_node(&format!("n{name}"));
+                    nodes.remove(&format!("n{name}"));
+                }
+                Change::Pod(name, at, cpu, memory) => {
+                    let (cpu_word, memory_word) = (format!("cpu={}m", u32::from(cpu) * 100), format!("memory={memory}Gi"));
+                    cluster.add_pod(&pod(&[&format!("p{name}"), &cpu_word, &memory_word]), &format!("n{at}")).unwrap();
+                    pods.insert(name, (at, cpu, memory));
+                }
+                Change::PodGoes(name) => {
+                    prop_assert_eq!(cluster.remove_pod(&format!("p{name}")), pods.remove(&name).is_some());
+                }
+            }
+            prop_assert_eq!(cluster.order().iter().cloned().collect::<BTreeSet<_>>(), nodes.clone());
+            for (name, (at, ..)) in &pods {
+                let place = format!("n{at}");
+                prop_assert_eq!(cluster.place_of(&format!("p{name}")), Some(place.as_str()));
+            }
+            for name in &nodes {
+                let here = pods.values().filter(|(at, ..)| format!("n{at}") == **name);
+                let (mut count, mut cpu_milli, mut memory_bytes) = (0, 0, 0);
+                for (_, cpu, memory) in here {
+                    count += 1;
+                    cpu_milli += i64::from(*cpu) * 100;
+                    memory_bytes += i64::from(*memory) << 30;
+                }
+                let info = cluster.node(name).unwrap();
+                let requested = info.requested();
+                prop_assert_eq!((info.pod_count(), requested.cpu_milli, requested.memory), (count, cpu_milli, memory_bytes));
+            }
+        }
+    }
 }
