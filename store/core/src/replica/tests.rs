@@ -6,6 +6,8 @@ use raft::Storage as _;
 use raft::eraftpb::{ConfChangeType, ConfState, EntryType};
 use std::collections::VecDeque;
 
+mod raft_rs;
+
 struct Member {
     replica: Option<Replica>,
     /// What survives a crash.
