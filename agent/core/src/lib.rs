@@ -12,10 +12,12 @@
 //! - [`env`]: `$(NAME)` references in commands and variables.
 //! - [`resources`]: quantities to shares, quotas, bytes; quality of service.
 //! - [`hollow`]: pods of simulated nodes.
+//! - [`logs`]: a container's log: its lines, and the last of them.
 
 pub mod backoff;
 pub mod env;
 pub mod hollow;
+pub mod logs;
 pub mod machine;
 pub mod probe;
 pub mod resources;

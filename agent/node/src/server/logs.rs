@@ -1,12 +1,11 @@
 //! A container's log: the last lines, since a moment, followed.
 //!
-//! The runtime writes lines `TIME STREAM TAG TEXT`; tag `P` is part of a longer line.
-//! Source: CRI `api.proto` (log format), kubelet `kuberuntime/logs/logs.go`.
+//! How the runtime writes it is `agent_core::logs`'s matter.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agent_core::logs::{Tail, parse};
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -80,21 +79,6 @@ pub(super) async fn serve(
     });
     let body = Body::from_stream(ReceiverStream::new(receiver));
     Ok(([(header::CONTENT_TYPE, "text/plain")], body).into_response())
-}
-
-/// One line of a log file.
-struct Line<'a> {
-    time: &'a str,
-    text: &'a [u8],
-    partial: bool,
-}
-
-fn parse(line: &[u8]) -> Option<Line<'_>> {
-    let mut fields = line.splitn(4, |b| *b == b' ');
-    let time = std::str::from_utf8(fields.next()?).ok()?;
-    let _stream = fields.next()?;
-    let tag = fields.next()?;
-    Some(Line { time, text: fields.next().unwrap_or_default(), partial: tag == b"P" })
 }
 
 struct Reader<'a> {
@@ -189,20 +173,13 @@ impl<'a> Reader<'a> {
 
     /// Reads all there is and keeps the last lines; the file is then at its end.
     async fn send_tail(&mut self, file: &mut BufReader<File>, tail: usize) -> std::io::Result<()> {
-        let mut last: VecDeque<Vec<u8>> = VecDeque::new();
+        let mut last = Tail::new(tail);
         let mut line = Vec::new();
         while read_line(file, &mut line).await? {
-            let continues = last.back().is_some_and(|l| parse(l).is_some_and(|l| l.partial));
-            last.push_back(std::mem::take(&mut line));
-            let begun = last.iter().filter(|l| parse(l).is_some_and(|l| !l.partial)).count();
-            if tail == 0 {
-                last.clear();
-            } else if !continues && begun > tail {
-                last.pop_front();
-            }
+            last.push(std::mem::take(&mut line));
         }
-        for line in &last {
-            if !self.send_line(line).await {
+        for line in last.into_lines() {
+            if !self.send_line(&line).await {
                 break;
             }
         }
@@ -280,18 +257,4 @@ pub(crate) const LOG_BYTES_MAX: u64 = 10 << 20;
 /// The file to put a full log aside to.
 pub(crate) fn aside(path: &Path) -> PathBuf {
     path.with_extension("log.old")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_read_as_the_runtime_writes_them() {
-        let line = parse(b"2026-01-01T00:00:00.5Z stdout P a b").expect("a line");
-        assert_eq!((line.time, line.text, line.partial), ("2026-01-01T00:00:00.5Z", &b"a b"[..], true));
-        let empty = parse(b"2026-01-01T00:00:00.5Z stderr F ").expect("a line");
-        assert_eq!((empty.text, empty.partial), (&b""[..], false));
-        assert!(parse(b"garbage").is_none());
-    }
 }
