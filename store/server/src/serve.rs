@@ -113,9 +113,12 @@ pub(crate) async fn serve(
     doors: Doors,
 ) {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    // Who waits until everybody has gone waits for this one too: it may just be letting the last one in.
+    let _open = doors.connections.token();
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
+            biased;
             () = doors.closing.cancelled() => return,
             () = doors.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
