@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use raft::eraftpb::{ConfChange, ConfState, Message};
 use store_core::auth::tokens::Tokens;
 use store_core::errors::RequestError;
@@ -42,7 +42,7 @@ use store_core::mvcc::{Answer, Change};
 use store_core::replica::{Replica, Timing};
 use store_core::watch::{Ring, Told};
 use store_core::wire::peer_answer;
-use store_shared::{Bound, Waiting};
+use store_shared::{Bound, Published, Waiting};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -191,7 +191,7 @@ pub(crate) struct Engine {
     applied: AtomicU64,
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
-    ring: RwLock<Ring>,
+    ring: Published<Ring>,
     /// Bytes of the requests that wait.
     waiting_bytes: Arc<tokio::sync::Semaphore>,
     /// What large answers hold.
@@ -300,7 +300,7 @@ impl Engine {
             applied: AtomicU64::new(applied),
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
-            ring: RwLock::new(Ring::new(revision)),
+            ring: Published::new(Ring::new(revision)),
             waiting_bytes: Arc::new(tokio::sync::Semaphore::new(WAITING_BYTES_MAX)),
             admission: Admission::new(config.max_answer_bytes),
             watchers: Arc::new(tokio::sync::Semaphore::new(WATCHERS_MAX)),
@@ -385,14 +385,18 @@ impl Engine {
         self.metrics.watching.events.inc_by(changes.len() as u64);
         let kept = self.ring.read().kept().clone();
         let told = changes.into_iter().map(|change| Arc::new(Told::new(change, &kept))).collect();
-        self.ring.write().push(told);
-        self.revision.send_if_modified(|now| std::mem::replace(now, revision) != revision);
+        let tell = || {
+            self.revision.send_if_modified(|now| std::mem::replace(now, revision) != revision);
+        };
+        self.ring.publish(|ring| ring.push(told), tell);
     }
 
     /// Forgets everything recent, after a snapshot replaced the state.
     fn restart_ring(&self, revision: i64) {
-        *self.ring.write() = Ring::new(revision);
-        self.revision.send_replace(revision);
+        let tell = || {
+            self.revision.send_replace(revision);
+        };
+        self.ring.publish(|ring| *ring = Ring::new(revision), tell);
     }
 }
 

@@ -6,12 +6,15 @@
 //! - [`Bound`]: how many are under way.
 //! - [`Waiting`]: who waits for an answer.
 //! - [`Pins`]: what readers still need.
+//! - [`Published`]: what those who are told of something find.
 
 mod bound;
 mod pins;
+mod published;
 mod sync;
 mod waiting;
 
 pub use bound::Bound;
 pub use pins::{Pin, Pins};
+pub use published::Published;
 pub use waiting::{Full, Waiting};

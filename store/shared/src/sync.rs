@@ -1,7 +1,7 @@
 //! Locks and atomics: the usual ones, or loom's.
 
 #[cfg(not(feature = "loom"))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, RwLock};
 #[cfg(not(feature = "loom"))]
 pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,6 +25,28 @@ impl<T> Mutex<T> {
     }
 }
 
+/// The same, of many readers.
+#[cfg(feature = "loom")]
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+
+#[cfg(feature = "loom")]
+impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> loom::sync::RwLockReadGuard<'_, T> {
+        // As above.
+        self.0.read().unwrap()
+    }
+
+    pub(crate) fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {
+        // As above.
+        self.0.write().unwrap()
+    }
+}
+
 /// Runs a test in every order of its threads' steps, or once if loom isn't there.
 #[cfg(test)]
 pub(crate) fn in_every_order(test: impl Fn() + Sync + Send + 'static) {
@@ -39,6 +61,6 @@ pub(crate) fn in_every_order(test: impl Fn() + Sync + Send + 'static) {
 }
 
 #[cfg(all(test, feature = "loom"))]
-pub(crate) use loom::{sync::Arc, sync::RwLock, thread};
+pub(crate) use loom::{sync::Arc, thread};
 #[cfg(all(test, not(feature = "loom")))]
-pub(crate) use std::{sync::Arc, sync::RwLock, thread};
+pub(crate) use std::{sync::Arc, thread};
