@@ -110,7 +110,10 @@ impl Maintenance for Service {
         let engine = self.engine.clone();
         tokio::task::spawn_blocking(move || {
             let _slot = slot;
-            if engine.state.read_values().is_err() {
+            let read = engine.state.read_values();
+            // The member may close while the rest is on its way.
+            drop(engine);
+            if read.is_err() {
                 // Nobody is to find out when he needs it.
                 let _ = sender.blocking_send(Err(status(RequestError::Disk)));
                 return;
