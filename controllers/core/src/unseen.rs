@@ -10,6 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 /// What was made and is never seen (made and deleted in between) is forgotten after this.
 const UNSEEN_MAX_MS: u64 = 300_000;
 
+/// What isn't shown for so long may never be: whoever made it asks the API.
+pub const DOUBTED_AFTER_MS: u64 = 5_000;
+
 /// Pods a ReplicaSet made or deleted that the informer hasn't shown, by name, with when that was.
 #[derive(Debug, Default)]
 pub struct Unseen {
@@ -22,6 +25,19 @@ impl Unseen {
     pub fn made(&mut self, created: Vec<String>, deleted: Vec<String>, now: u64) {
         self.created.extend(created.into_iter().map(|name| (name, now)));
         self.deleted.extend(deleted.into_iter().map(|name| (name, now)));
+    }
+
+    /// Creations that should have been shown by now: the API is to be asked whether they are there.
+    #[must_use]
+    pub fn doubted(&self, pods: &[Arc<Pod>], now: u64) -> Vec<String> {
+        let is_shown = |name: &str| pods.iter().any(|pod| pod.metadata.name.as_deref() == Some(name));
+        let doubted = self.created.iter().filter(|(name, at)| **at + DOUBTED_AFTER_MS <= now && !is_shown(name));
+        doubted.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The API doesn't have these: they were made and are gone.
+    pub fn gone(&mut self, names: &[String]) {
+        self.created.retain(|name, _| !names.contains(name));
     }
 
     /// How many creations aren't shown yet by what the informer has, and the names of pods whose deletion isn't.
@@ -53,6 +69,17 @@ mod tests {
         unseen.made(vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()], 0);
         assert_eq!(unseen.not_seen_yet(&[pod("a", false), pod("c", false)], 1), (1, vec!["c".to_owned()]));
         assert_eq!(unseen.not_seen_yet(&[pod("b", false), pod("c", true)], 2), (0, Vec::new()));
+    }
+
+    /// Made and deleted before the informer showed it: as long as it counts, a pod is missing.
+    #[test]
+    fn what_may_be_gone_is_asked_for() {
+        let mut unseen = Unseen::default();
+        unseen.made(vec!["a".to_owned(), "b".to_owned()], Vec::new(), 0);
+        assert_eq!(unseen.doubted(&[], DOUBTED_AFTER_MS - 1), Vec::<String>::new());
+        assert_eq!(unseen.doubted(&[pod("b", false)], DOUBTED_AFTER_MS), ["a"]);
+        unseen.gone(&["a".to_owned()]);
+        assert_eq!(unseen.not_seen_yet(&[], DOUBTED_AFTER_MS).0, 1);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Made {
     pub(crate) created: Vec<String>,
     /// Names of deleted ones.
     pub(crate) deleted: Vec<String>,
+    /// Names of those that were created earlier and are gone.
+    pub(crate) gone: Vec<String>,
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {

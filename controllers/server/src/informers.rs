@@ -69,17 +69,26 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = store();
-    let (told, shutdown) = (told.clone(), shutdown.clone());
+    let (told, shutdown, shown) = (told.clone(), shutdown.clone(), reader.clone());
     tokio::spawn(async move {
         let mut stream = reflector(writer, watcher(api, config)).boxed();
+        let mut before = Vec::new();
         loop {
             let event = tokio::select! {
                 () = shutdown.cancelled() => return,
                 event = stream.next() => event,
             };
             let keys = match event {
-                Some(Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object))) => keys(&object),
-                Some(Ok(Event::Init | Event::InitDone)) => Vec::new(),
+                Some(Ok(Event::Apply(object) | Event::Delete(object))) => keys(&object),
+                Some(Ok(Event::Init)) => {
+                    before = shown.state();
+                    Vec::new()
+                }
+                // The store shows a listing once it is complete; what isn't in it any more went unseen.
+                Some(Ok(Event::InitApply(_))) => Vec::new(),
+                Some(Ok(Event::InitDone)) => {
+                    before.drain(..).chain(shown.state()).flat_map(|object| keys(&object)).collect()
+                }
                 Some(Err(error)) => {
                     // The stream itself goes on, with a pause of its own.
                     tracing::debug!(%error, "a watch was interrupted");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use controllers_core::graph::{Graph, Verdict};
 use controllers_core::namespace::Remaining;
 use controllers_core::queue::{Key, Queue};
-use controllers_core::unseen::Unseen;
+use controllers_core::unseen::{DOUBTED_AFTER_MS, Unseen};
 use controllers_core::{Write, deployment, endpoint_slice, namespace, node, replica_set};
 use http::Request;
 use jiff::Timestamp;
@@ -175,8 +175,10 @@ impl Owner {
     fn finish(&mut self, worked: Worked) {
         let now = self.now_ms();
         if matches!(worked.key, Key::ReplicaSet(..)) {
-            let Made { created, deleted } = worked.made;
-            self.unseen.entry(worked.key.clone()).or_default().made(created, deleted, now);
+            let Made { created, deleted, gone } = worked.made;
+            let unseen = self.unseen.entry(worked.key.clone()).or_default();
+            unseen.gone(&gone);
+            unseen.made(created, deleted, now);
         }
         if let Err(error) = &worked.result {
             tracing::debug!(key = ?worked.key, %error, "a write failed; looking again");
@@ -225,6 +227,18 @@ impl Owner {
                 let writes = self.furnish(&namespace, name);
                 self.spawn(key, writes, None, working);
             }
+            Key::ReplicaSet(namespace, _) => {
+                let doubted = self.doubted(&key, namespace);
+                if doubted.is_empty() {
+                    let (writes, again) = self.decide(&key);
+                    return self.spawn(key, writes, again, working);
+                }
+                let namespace = namespace.clone();
+                working.spawn(async move {
+                    let (made, result) = ask_for(&writer.client, &namespace, doubted).await;
+                    Worked { key, made, result, again: Some(0) }
+                });
+            }
             Key::Node(name) if get(&self.caches.nodes, "", name).is_none() => {
                 self.first_seen.remove(name);
                 let (name, pods) = (name.clone(), self.caches.pods.state());
@@ -246,6 +260,12 @@ impl Owner {
             let (made, result) = execute(&writer, &writes).await;
             Worked { key, made, result, again }
         });
+    }
+
+    /// Pods that a ReplicaSet made and that aren't shown though they should be.
+    fn doubted(&self, key: &Key, namespace: &str) -> Vec<String> {
+        let now = self.now_ms();
+        self.unseen.get(key).map_or_else(Vec::new, |u| u.doubted(&of_namespace(&self.caches.pods, namespace), now))
     }
 
     fn furnish(&self, object: &std::sync::Arc<Namespace>, name: &str) -> Vec<Write> {
@@ -286,7 +306,9 @@ impl Owner {
                 let unseen = self.unseen.get_mut(key);
                 let (creating, deleting) = unseen.map_or_else(Default::default, |u| u.not_seen_yet(&pods, now));
                 let observed = replica_set::Observed { set, pods, creating, deleting, now: unix };
-                (replica_set::reconcile(&observed), seconds(replica_set::next_look(&observed)))
+                let doubt = (creating > 0).then_some(DOUBTED_AFTER_MS);
+                let again = seconds(replica_set::next_look(&observed)).into_iter().chain(doubt).min();
+                (replica_set::reconcile(&observed), again)
             }
             Key::Service(ns, name) => {
                 let Some(service) = get(&self.caches.services, ns, name) else { return (Vec::new(), None) };
@@ -306,6 +328,21 @@ impl Owner {
             Key::Namespace(_) | Key::Object(_) => (Vec::new(), None),
         }
     }
+}
+
+/// Asks the API which of these pods are there, and which are gone.
+async fn ask_for(client: &Client, namespace: &str, names: Vec<String>) -> (Made, Result<(), ExecuteError>) {
+    let mut made = Made::default();
+    let api = Api::<Pod>::namespaced(client.clone(), namespace);
+    for name in names {
+        match api.get_opt(&name).await {
+            Ok(None) => made.gone.push(name),
+            // The informer is late.
+            Ok(Some(_)) => made.created.push(name),
+            Err(error) => return (made, Err(error.into())),
+        }
+    }
+    (made, Ok(()))
 }
 
 /// Ends the pods of a node that the informer doesn't show, once the API says that it is gone: it may be new.
