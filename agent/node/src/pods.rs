@@ -60,7 +60,8 @@ struct Entry {
     removed: bool,
     machine: PodMachine,
     observed: Arc<ObservedPod>,
-    observed_at: Instant,
+    /// When what is observed was; `None`: nobody has looked yet.
+    observed_at: Option<Instant>,
     /// What is to be published, and what was.
     status: Option<PodStatus>,
     published: Option<PodStatus>,
@@ -141,8 +142,9 @@ impl Owner {
 
     fn insert(&mut self, uid: &str, pod: Arc<Pod>, removed: bool) {
         let (at, found) = match &self.observed {
-            Some((at, all)) => (*at, all.get(uid).map(|f| f.pod.clone()).unwrap_or_default()),
-            None => (Instant::now(), ObservedPod::default()),
+            Some((at, all)) => (Some(*at), all.get(uid).map(|f| f.pod.clone()).unwrap_or_default()),
+            // The first observation may have begun already, and is about this pod too.
+            None => (None, ObservedPod::default()),
         };
         let published = pod.status.clone();
         let entry = Entry {
@@ -171,10 +173,10 @@ impl Owner {
         let first = self.observed.is_none();
         let mut changed = Vec::new();
         for (uid, entry) in &mut self.pods {
-            if entry.observed_at > at {
+            if entry.observed_at.is_some_and(|seen| seen > at) {
                 continue;
             }
-            entry.observed_at = at;
+            entry.observed_at = Some(at);
             let now = found.get(uid).map(|f| &f.pod);
             if now.map_or(!entry.observed.is_empty(), |pod| *pod != *entry.observed) {
                 entry.observed = Arc::new(now.cloned().unwrap_or_default());
@@ -213,8 +215,8 @@ impl Owner {
 
     fn handle_done(&mut self, uid: &str, action: &Action, outcome: &Outcome, seen: Option<(Instant, ObservedPod)>) {
         let Some(entry) = self.pods.get_mut(uid) else { return };
-        if let Some((at, observed)) = seen.filter(|(at, _)| *at >= entry.observed_at) {
-            entry.observed_at = at;
+        if let Some((at, observed)) = seen.filter(|(at, _)| entry.observed_at.is_none_or(|before| *at >= before)) {
+            entry.observed_at = Some(at);
             entry.observed = Arc::new(observed);
         }
         let notes = entry.machine.handle_outcome(Timestamp::now(), &entry.pod, action, outcome);
