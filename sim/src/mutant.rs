@@ -57,4 +57,12 @@ pub enum Mutant {
     ForgetUnanswered,
     /// Of pods: an agent uses an observation though an action ended since.
     StaleLook,
+    /// Of pods: an agent takes a pod that nobody has looked for yet for one that was looked for.
+    LookedAlready,
+    /// Of pods: a controller tells keys of a listing before its cache shows it, and not what the listing lacks.
+    ForgetVanished,
+    /// Of pods: what was made and isn't shown is never asked for.
+    NeverDoubt,
+    /// Of pods: pods of nodes that are gone keep their grace.
+    KeepOrphans,
 }

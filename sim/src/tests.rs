@@ -9,14 +9,35 @@ fn what_a_seed_does_it_does_again() {
 }
 
 #[test]
+fn what_a_seed_does_to_pods_it_does_again() {
+    let both = [1, 16].map(|seed| [0; 2].map(|_| run(Workload::Pods, seed, None, None)));
+    for [first, second] in both {
+        assert_eq!((first.hash, first.events, first.objects), (second.hash, second.events, second.objects));
+    }
+}
+
+#[test]
 fn seeds_of_the_corpus_hold() {
     for line in include_str!("../corpus.txt").lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split_whitespace();
         let seed = words.next().and_then(|seed| seed.parse().ok()).expect("a seed");
         let members = words.next().and_then(|members| members.parse().ok());
-        let report = run(Workload::Kv, seed, members, None);
+        let workload = if words.next() == Some("pods") { Workload::Pods } else { Workload::Kv };
+        let report = run(workload, seed, members, None);
         assert_eq!(report.violations, [""; 0], "{line}");
     }
+}
+
+/// The same of a cluster that runs pods.
+#[test]
+fn other_seeds_of_pods_hold() {
+    let reports: Vec<Report> = (5000..5030).map(|seed| run(Workload::Pods, seed, None, None)).collect();
+    for (seed, report) in (5000..).zip(&reports) {
+        assert_eq!(report.violations, [""; 0], "cargo run -p sim --release -- --seed {seed} --workload pods");
+    }
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let (objects, containers) = (sum(|report| report.objects), sum(|report| report.containers));
+    assert!(objects > 3_000 && containers > 200, "little happens in a run");
 }
 
 /// A few from the beginning; more by the program.
@@ -64,6 +85,22 @@ fn mutants_are_found() {
 /// Rare, so from seeds that have it: it takes a snapshot of one whom nobody has asked for the damaged value.
 #[test]
 fn a_damaged_value_that_is_handed_on_is_found() {
-    let found = (10_001..=10_010).find(|seed| !run(*seed, None, Some(Mutant::SendUnread)).violations.is_empty());
+    let found = (10_001..=10_010).find(|seed| !run(Workload::Kv, *seed, None, Some(Mutant::SendUnread)).violations.is_empty());
     assert!(found.is_some());
+}
+
+/// The same of those that only a cluster that runs pods shows.
+#[test]
+fn mutants_of_pods_are_found() {
+    let bounds = [
+        (Mutant::NoFence, 60),
+        (Mutant::KeepDecision, 20),
+        (Mutant::SkipLagging, 20),
+        (Mutant::SkipRelist, 20),
+        (Mutant::KeepOrphans, 20),
+    ];
+    for (mutant, seeds) in bounds {
+        let found = (1..=seeds).find(|seed| !run(Workload::Pods, *seed, None, Some(mutant)).violations.is_empty());
+        assert!(found.is_some(), "{mutant:?} isn't found within {seeds} seeds");
+    }
 }

@@ -42,7 +42,8 @@ struct Entry {
     removed: bool,
     machine: PodMachine,
     observed: ObservedPod,
-    observed_at: Time,
+    /// `None`: nobody has looked yet.
+    observed_at: Option<Time>,
     status: Option<PodStatus>,
     published: Option<PodStatus>,
     publishing: bool,
@@ -165,8 +166,9 @@ impl Owner {
 
     fn insert(&mut self, uid: &str, pod: Arc<Pod>, removed: bool) {
         let (observed_at, observed) = match &self.observed {
-            Some((at, all)) => (*at, all.get(uid).map(|found| found.pod.clone()).unwrap_or_default()),
-            None => (self.sim().now(), ObservedPod::default()),
+            Some((at, all)) => (Some(*at), all.get(uid).map(|found| found.pod.clone()).unwrap_or_default()),
+            // The mutant takes what nobody looked at for what is so now.
+            None => (self.sim().has(Mutant::LookedAlready).then(|| self.sim().now()), ObservedPod::default()),
         };
         let entry = Entry {
             published: pod.status.clone(),
@@ -194,10 +196,10 @@ impl Owner {
         let (first, stale) = (self.observed.is_none(), self.sim().has(Mutant::StaleLook));
         let mut changed = Vec::new();
         for (uid, entry) in &mut self.pods {
-            if entry.observed_at > at && !stale {
+            if entry.observed_at.is_some_and(|seen| seen > at) && !stale {
                 continue;
             }
-            entry.observed_at = at;
+            entry.observed_at = Some(at);
             let now = found.get(uid).map(|found| &found.pod);
             if now.map_or(!entry.observed.is_empty(), |pod| *pod != entry.observed) {
                 entry.observed = now.cloned().unwrap_or_default();
@@ -227,8 +229,8 @@ impl Owner {
     fn handle_done(&mut self, uid: &str, action: &Action, outcome: &Outcome, seen: Option<(Time, ObservedPod)>) {
         let now = self.sim().wall();
         let Some(entry) = self.pods.get_mut(uid) else { return };
-        if let Some((at, observed)) = seen.filter(|(at, _)| *at >= entry.observed_at) {
-            entry.observed_at = at;
+        if let Some((at, observed)) = seen.filter(|(at, _)| entry.observed_at.is_none_or(|before| *at >= before)) {
+            entry.observed_at = Some(at);
             entry.observed = observed;
         }
         entry.machine.handle_outcome(now, &entry.pod, action, outcome);

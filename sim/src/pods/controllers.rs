@@ -2,13 +2,13 @@
 
 mod execute;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use controllers_core::graph::{Graph, Object as Node, Verdict};
 use controllers_core::queue::{Key, Queue};
-use controllers_core::unseen::Unseen;
+use controllers_core::unseen::{DOUBTED_AFTER_MS, Unseen};
 use controllers_core::write::Target;
 use controllers_core::{Write, deployment, node, owner, replica_set};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -106,16 +106,27 @@ fn keys(kind: Kind, object: &Object) -> Vec<Key> {
 /// Keeps a cache of a kind.
 fn inform(client: &Client, kind: Kind, inbox: &Mailbox<Told>, process: Process) -> Cache {
     let informer = Informer::new(client, "a controller", Wanted { kind, field: None });
-    let (cache, inbox, ready) = (informer.cache(), inbox.clone(), RefCell::new(false));
+    let (cache, inbox, shown) = (informer.cache(), inbox.clone(), informer.cache());
+    let (ready, before) = (Cell::new(false), RefCell::new(Vec::new()));
+    let (told, forgets) = (inbox.clone(), client.sim.has(Mutant::ForgetVanished));
+    let concern = move |kind: Kind, object: &Object| {
+        let keys = keys(kind, object);
+        if !keys.is_empty() {
+            told.send(Told::Keys(keys));
+        }
+    };
     let tell = move |seen: Seen| match seen {
-        Seen::Listed(object) | Seen::Applied(object) | Seen::Deleted(object) => {
-            let keys = keys(kind, &object);
-            if !keys.is_empty() {
-                inbox.send(Told::Keys(keys));
+        Seen::Applied(object) | Seen::Deleted(object) => concern(kind, &object),
+        Seen::Begin => *before.borrow_mut() = shown.borrow().values().cloned().collect(),
+        Seen::Done(_) => {
+            let before = before.take();
+            let vanished = before.iter().filter(|_| !forgets);
+            vanished.chain(shown.borrow().values()).for_each(|object| concern(kind, object));
+            if !ready.replace(true) {
+                inbox.send(Told::Ready);
             }
         }
-        Seen::Done(_) if !ready.replace(true) => inbox.send(Told::Ready),
-        _ => {}
+        Seen::Listed(_) | Seen::Reached(_) => {}
     };
     client.sim.spawn(process, informer.run(tell));
     cache
@@ -247,8 +258,10 @@ impl Owner {
     fn finish(&mut self, worked: Worked) {
         let now = self.now_ms();
         if matches!(worked.key, Key::ReplicaSet(..)) && !self.sim().has(Mutant::ForgetExpectations) {
-            let Made { created, deleted } = worked.made;
-            self.unseen.entry(worked.key.clone()).or_default().made(created, deleted, now);
+            let Made { created, deleted, gone } = worked.made;
+            let unseen = self.unseen.entry(worked.key.clone()).or_default();
+            unseen.gone(&gone);
+            unseen.made(created, deleted, now);
         }
         if let Some(pause) = worked.again {
             self.queue.add(worked.key.clone(), now + pause);
@@ -264,6 +277,13 @@ impl Owner {
             let pods: Vec<_> = self.all(Kind::Pod).iter().map(|pod| pod.pod()).collect();
             let writes = node::orphans(name, pods.iter());
             return self.end_orphans(key.clone(), name.clone(), writes);
+        }
+        if let (Key::ReplicaSet(namespace, _), Some(unseen)) = (&key, self.unseen.get(&key)) {
+            let pods: Vec<_> = self.all(Kind::Pod).iter().map(|pod| pod.pod()).collect();
+            let doubted = unseen.doubted(&pods, self.now_ms());
+            if !doubted.is_empty() && !self.sim().has(Mutant::NeverDoubt) {
+                return self.ask_for(key.clone(), namespace.clone(), doubted);
+            }
         }
         let Key::Object(uid) = &key else {
             let (writes, again) = self.decide(&key);
@@ -306,6 +326,23 @@ impl Owner {
         });
     }
 
+    /// Asks the API which of these pods are there, and which are gone.
+    fn ask_for(&mut self, key: Key, namespace: String, names: Vec<String>) {
+        let (client, inbox) = (self.client.clone(), self.inbox.clone());
+        self.working += 1;
+        self.sim().spawn(self.process, async move {
+            let (mut made, mut failed) = (Made::default(), false);
+            for name in names {
+                match client.object(Ask::Get(Place::new(Kind::Pod, &namespace, &name))).await {
+                    Err(failure) if failure.is(404) => made.gone.push(name),
+                    Ok(_) => made.created.push(name),
+                    Err(_) => failed = true,
+                }
+            }
+            inbox.send(Told::Worked(Box::new(Worked { key, made, failed, again: Some(0) })));
+        });
+    }
+
     fn spawn(&mut self, key: Key, writes: Vec<Write>, again: Option<u64>) {
         if writes.is_empty() {
             return self.finish(Worked { key, made: Made::default(), failed: false, again });
@@ -342,7 +379,9 @@ impl Owner {
                 let unseen = self.unseen.get_mut(key);
                 let (creating, deleting) = unseen.map_or_else(Default::default, |u| u.not_seen_yet(&pods, at));
                 let observed = replica_set::Observed { set: set.replica_set(), pods, creating, deleting, now: unix };
-                (replica_set::reconcile(&observed), seconds(replica_set::next_look(&observed)))
+                let doubt = (creating > 0).then_some(DOUBTED_AFTER_MS);
+                let again = seconds(replica_set::next_look(&observed)).into_iter().chain(doubt).min();
+                (replica_set::reconcile(&observed), again)
             }
             Key::Node(name) => {
                 let pods = pods();

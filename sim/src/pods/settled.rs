@@ -81,7 +81,8 @@ fn unwell(pod: &Object, truth: &Truth, machines: &[&Machine]) -> Option<String> 
     let (phase, ready) = (text(pod, "/status/phase"), condition(pod, "Ready"));
     let is_well = if always { running == wanted && phase == "Running" && ready == "True" } else { running > 0 };
     (!is_well).then(|| {
-        format!("pod {name} ({uid}) on {node} runs {running} containers of {wanted} and is {phase:?}, ready {ready:?}")
+        let says = pod.value.pointer("/status/containerStatuses").unwrap_or(&Value::Null);
+        format!("pod {name} ({uid}) on {node} runs {running} containers of {wanted}, is {phase:?} and says {says}")
     })
 }
 

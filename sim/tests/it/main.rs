@@ -12,12 +12,13 @@ fn sim(arguments: &str) -> (Output, String) {
 fn what_holds_ends_with_zero_and_what_it_was_worth() {
     let (output, said) = sim("--seed 5 --runs 2");
     assert!(output.status.success(), "{said}");
-    assert!(said.starts_with("seed 5\n2 runs: ") && said.contains(" of clusters in "), "{said}");
+    assert!(said.starts_with("seed 5\n2 runs of kv: ") && said.contains("2 runs of pods: "), "{said}");
+    assert!(said.contains(" of clusters in "), "{said}");
 }
 
 #[test]
 fn what_fails_is_told_with_the_command_that_does_it_again() {
-    let (output, said) = sim("--seed 1 --runs 50 --mutant read-alone");
+    let (output, said) = sim("--seed 1 --runs 50 --workload kv --mutant read-alone");
     assert_eq!(output.status.code(), Some(1), "{said}");
     let again = said.lines().find_map(|line| line.strip_prefix("again: cargo run -p sim --release -- "));
     let (output, repeated) = sim(again.expect("the command is told"));

@@ -18,6 +18,8 @@ pub(super) struct Made {
     pub(super) created: Vec<String>,
     /// Names of deleted ones.
     pub(super) deleted: Vec<String>,
+    /// Names of those that were created earlier and are gone.
+    pub(super) gone: Vec<String>,
 }
 
 fn kind(name: &str) -> Kind {
@@ -76,8 +78,8 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Fai
             delete(client, target, options, made).await?;
         }
         Write::DeleteAtOnce(target, uid) => {
-            let uid = Some(uid.clone());
-            let options = DeleteOptions { grace_period_seconds: Some(0), uid, ..DeleteOptions::default() };
+            let (uid, grace) = (Some(uid.clone()), (!client.sim.has(Mutant::KeepOrphans)).then_some(0));
+            let options = DeleteOptions { grace_period_seconds: grace, uid, ..DeleteOptions::default() };
             delete(client, target, options, made).await?;
         }
         Write::Finalize(_) | Write::DeleteAll(..) => {}
