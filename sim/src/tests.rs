@@ -85,7 +85,8 @@ fn mutants_are_found() {
 /// Rare, so from seeds that have it: it takes a snapshot of one whom nobody has asked for the damaged value.
 #[test]
 fn a_damaged_value_that_is_handed_on_is_found() {
-    let found = (10_001..=10_010).find(|seed| !run(Workload::Kv, *seed, None, Some(Mutant::SendUnread)).violations.is_empty());
+    let found =
+        (10_001..=10_010).find(|seed| !run(Workload::Kv, *seed, None, Some(Mutant::SendUnread)).violations.is_empty());
     assert!(found.is_some());
 }
 

@@ -105,6 +105,10 @@ pub fn reconcile(observed: &Observed) -> Vec<Write> {
             && !is_deleting(&set.metadata)
             && !is_deleting(&deployment.metadata)
         {
+            // A set that is adopted by a Deployment that is gone would be collected.
+            if writes.is_empty() {
+                writes.push(Write::Confirm(Target::of::<Deployment>(&deployment.metadata), uid.to_owned()));
+            }
             writes.push(adopt(deployment, set));
             own.push(set.clone());
         }
@@ -182,7 +186,8 @@ fn adopt(deployment: &Deployment, set: &ReplicaSet) -> Write {
     owners.push(controlled_by::<Deployment>(&deployment.metadata));
     Write::Patch(
         Target::of::<ReplicaSet>(&set.metadata),
-        json!({"metadata": {"uid": set.metadata.uid, "ownerReferences": owners}}),
+        json!({"metadata": {"uid": set.metadata.uid, "resourceVersion": set.metadata.resource_version,
+            "ownerReferences": owners}}),
     )
 }
 

@@ -5,7 +5,11 @@
 //!       or waits in the foreground for this object's end.
 //!   G2  "Gone" is confirmed with the API before anything is deleted: informers
 //!       may lag behind a creation.
-//!   G3  An owner that is deleted in the foreground goes after the dependents that block it.
+//!   G3  An owner that is deleted in the foreground goes after the dependents that block it, as far as they were shown.
+//!   G4  What is written counts only for the version of the object that was decided upon: who was adopted, or changed
+//!       otherwise, in between isn't deleted, and nobody's change is undone.
+//!   G5  Who is looked at once is looked at again when that may lead to something else.
+//! Checked by: models/src/collection (G1–G5), graph/tests.rs.
 //! Source: `pkg/controller/garbagecollector` (graph.go, attemptToDeleteItem).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +29,8 @@ pub struct Object {
     pub target: Target,
     /// Its uid.
     pub uid: String,
+    /// Its resourceVersion.
+    pub version: String,
     /// Its owners.
     pub owners: Vec<OwnerReference>,
     /// Its finalizers.
@@ -41,7 +47,20 @@ impl Object {
     fn without_finalizer(&self, finalizer: &str) -> Write {
         let left: Vec<&String> = self.finalizers.iter().filter(|f| *f != finalizer).collect();
         let left: Value = if left.is_empty() { Value::Null } else { json!(left) };
-        Write::Patch(self.target.clone(), json!({"metadata": {"uid": self.uid, "finalizers": left}}))
+        self.patch("finalizers", left)
+    }
+
+    /// The object without the owners that match.
+    fn without_owners(&self, matches: impl Fn(&OwnerReference) -> bool) -> Write {
+        let left: Vec<&OwnerReference> = self.owners.iter().filter(|owner| !matches(owner)).collect();
+        self.patch("ownerReferences", if left.is_empty() { Value::Null } else { json!(left) })
+    }
+
+    /// A list of the metadata replaced (G4).
+    fn patch(&self, field: &str, list: Value) -> Write {
+        let mut patch = json!({"metadata": {"uid": self.uid, "resourceVersion": self.version}});
+        patch["metadata"][field] = list;
+        Write::Patch(self.target.clone(), patch)
     }
 }
 
@@ -67,10 +86,15 @@ impl Graph {
     /// Takes in an object's present state; returns the uids to look at.
     pub fn observe(&mut self, object: Object) -> Vec<String> {
         let uid = object.uid.clone();
+        let mut look = Vec::new();
         if let Some(old) = self.objects.get(&uid) {
             for owner in &old.owners {
                 if let Some(set) = self.dependents.get_mut(&owner.uid) {
                     set.remove(&uid);
+                }
+                // An owner in the foreground may have waited for this one (G5).
+                if !object.owners.contains(owner) {
+                    look.push(owner.uid.clone());
                 }
             }
         }
@@ -78,7 +102,6 @@ impl Graph {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
         }
         let interesting = object.deleting || !object.owners.is_empty();
-        let mut look = Vec::new();
         if object.waits(FOREGROUND) || object.waits(ORPHAN) {
             look.extend(self.dependents_of(&uid));
         }
@@ -160,18 +183,11 @@ impl Graph {
         if !unknown.is_empty() {
             return Verdict::Check(unknown);
         }
-        match self.waiting_owners(object) {
-            // Every owner waits in the foreground: this object goes, and its own dependents before it.
-            waiting if waiting == object.owners.len() => {
-                Verdict::Act(vec![self.delete(object, Propagation::Foreground)])
-            }
-            _ => Verdict::Keep,
-        }
+        self.after_check(uid, &BTreeSet::new())
     }
 
-    fn waiting_owners(&self, object: &Object) -> usize {
-        let waits = |owner: &&OwnerReference| self.objects.get(&owner.uid).is_some_and(|o| o.waits(FOREGROUND));
-        object.owners.iter().filter(waits).count()
+    fn waits(&self, owner: &OwnerReference) -> bool {
+        self.objects.get(&owner.uid).is_some_and(|object| object.waits(FOREGROUND))
     }
 
     /// G1: decides once the API has said which owners are gone.
@@ -180,22 +196,19 @@ impl Graph {
         if object.deleting {
             return Verdict::Keep;
         }
-        let is_gone = |owner: &&OwnerReference| gone.contains(&owner.uid);
-        let lost = object.owners.iter().filter(is_gone).count();
-        let waiting = self.waiting_owners(object);
-        if lost == 0 {
+        let lost = |owner: &OwnerReference| gone.contains(&owner.uid);
+        let waiting = object.owners.iter().filter(|owner| !lost(owner) && self.waits(owner)).count();
+        let living = object.owners.iter().filter(|owner| !lost(owner) && !self.waits(owner)).count();
+        if living == object.owners.len() {
             return Verdict::Keep;
         }
-        if lost + waiting == object.owners.len() {
-            let propagation = if waiting > 0 { Propagation::Foreground } else { Propagation::Background };
-            return Verdict::Act(vec![self.delete(object, propagation)]);
+        // Another owner lives: those that are gone, or wait for this object's end, are only taken off the list.
+        if living > 0 {
+            return Verdict::Act(vec![object.without_owners(|owner| lost(owner) || self.waits(owner))]);
         }
-        // Another owner lives: only the lost ones are taken off the list.
-        let left: Vec<&OwnerReference> = object.owners.iter().filter(|o| !gone.contains(&o.uid)).collect();
-        Verdict::Act(vec![Write::Patch(
-            object.target.clone(),
-            json!({"metadata": {"uid": object.uid, "ownerReferences": left}}),
-        )])
+        // Who waits in the foreground waits for this object's own dependents too.
+        let propagation = if waiting > 0 { Propagation::Foreground } else { Propagation::Background };
+        Verdict::Act(vec![self.delete(object, propagation)])
     }
 
     /// An object's own finalizers decide how it goes, if it has any.
@@ -207,7 +220,7 @@ impl Graph {
         } else {
             propagation
         };
-        Write::Delete(object.target.clone(), object.uid.clone(), propagation)
+        Write::DeleteAt(object.target.clone(), object.uid.clone(), object.version.clone(), propagation)
     }
 
     fn orphan(&self, owner: &Object) -> Vec<Write> {
@@ -215,14 +228,7 @@ impl Graph {
             .dependents_of(&owner.uid)
             .iter()
             .filter_map(|uid| self.objects.get(uid))
-            .map(|dependent| {
-                let left: Vec<&OwnerReference> = dependent.owners.iter().filter(|o| o.uid != owner.uid).collect();
-                let left: Value = if left.is_empty() { Value::Null } else { json!(left) };
-                Write::Patch(
-                    dependent.target.clone(),
-                    json!({"metadata": {"uid": dependent.uid, "ownerReferences": left}}),
-                )
-            })
+            .map(|dependent| dependent.without_owners(|reference| reference.uid == owner.uid))
             .collect();
         writes.push(owner.without_finalizer(ORPHAN));
         writes

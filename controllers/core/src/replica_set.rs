@@ -4,6 +4,8 @@
 //!   R1  Pods that another controller owns are never touched.
 //!   R2  A reconcile creates or deletes at most [`BURST_MAX`] pods.
 //!   R3  Of too many pods, the least useful go first.
+//!   R4  A pod is adopted only by a set that the API, asked anew, has and isn't deleting (upstream's CanAdoptFunc): one that
+//!       is adopted by a set that is gone would be collected. Who owns a pod changes only in the version that was seen.
 //! Source: `pkg/controller/replicaset/replica_set.go`, ActivePodsWithRanks.
 
 use std::sync::Arc;
@@ -51,7 +53,7 @@ pub fn reconcile(observed: &Observed) -> Vec<Write> {
     let set = &observed.set;
     let Some(spec) = &set.spec else { return Vec::new() };
     let uid = set.metadata.uid.as_deref().unwrap_or("");
-    let mut writes = Vec::new();
+    let (mut writes, mut adopting) = (Vec::new(), Vec::new());
     let mut active: Vec<&Arc<Pod>> = Vec::new();
     for pod in observed.pods.iter().filter(|pod| is_active(pod)) {
         let matches = selects(&spec.selector, pod.metadata.labels.as_ref());
@@ -62,11 +64,15 @@ pub fn reconcile(observed: &Observed) -> Vec<Write> {
             (true, false) => writes.push(release(pod, uid)),
             // R1: adopted only if nobody controls it.
             (false, true) if owner::controller(&pod.metadata).is_none() && !is_deleting(&set.metadata) => {
-                writes.push(adopt(set, pod));
+                adopting.push(adopt(set, pod));
                 active.push(pod);
             }
             _ => {}
         }
+    }
+    if !adopting.is_empty() {
+        writes.push(Write::Confirm(Target::of::<ReplicaSet>(&set.metadata), uid.to_owned()));
+        writes.append(&mut adopting);
     }
     if !is_deleting(&set.metadata) {
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
@@ -79,17 +85,29 @@ pub fn reconcile(observed: &Observed) -> Vec<Write> {
 fn adopt(set: &ReplicaSet, pod: &Pod) -> Write {
     let mut owners = pod.metadata.owner_references.clone().unwrap_or_default();
     owners.push(controlled_by::<ReplicaSet>(&set.metadata));
-    let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": owners}});
-    Write::Patch(Target::of::<Pod>(&pod.metadata), patch)
+    own(pod, &json(&owners))
+}
+
+/// R4: who owns the pod from now on, if it is as it was seen.
+fn own(pod: &Pod, owners: &Value) -> Write {
+    let metadata = &pod.metadata;
+    let patch = json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version,
+        "ownerReferences": owners}});
+    Write::Patch(Target::of::<Pod>(metadata), patch)
 }
 
 fn release(pod: &Pod, uid: &str) -> Write {
     let owners: Vec<_> = pod.metadata.owner_references.iter().flatten().filter(|o| o.uid != uid).cloned().collect();
     let owners: Value = if owners.is_empty() { Value::Null } else { json(&owners) };
-    Write::Patch(
-        Target::of::<Pod>(&pod.metadata),
-        json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": owners}}),
-    )
+    own(pod, &owners)
+}
+
+/// Whose set may want to adopt a pod that nobody controls: all that select it.
+pub fn would_adopt(set: &ReplicaSet, pod: &Pod) -> bool {
+    let selector = set.spec.as_ref().map(|spec| &spec.selector);
+    owner::controller(&pod.metadata).is_none()
+        && set.metadata.namespace == pod.metadata.namespace
+        && selector.is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref()))
 }
 
 fn scale(observed: &Observed, active: &[&Arc<Pod>], wanted: usize) -> Vec<Write> {

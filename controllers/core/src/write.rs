@@ -59,6 +59,11 @@ pub enum Write {
     Delete(Target, String, Propagation),
     /// Deletes a pod at once, if it still has this uid: nobody is left who could end it.
     DeleteAtOnce(Target, String),
+    /// Deletes an object if it still has this uid and is still at this resourceVersion: what was decided upon.
+    DeleteAt(Target, String, String, Propagation),
+    /// Writes nothing: reads the object anew, and what follows isn't written unless it is there with this uid and isn't
+    /// being deleted. What informers show may be long gone.
+    Confirm(Target, String),
     /// Deletes every object of a kind in a namespace: `apiVersion`, kind, namespace.
     DeleteAll(String, String, String),
 }

@@ -20,6 +20,8 @@ pub(crate) enum Change {
     Seen(Box<Object>),
     /// An object of this uid is gone.
     Gone(String),
+    /// Everything of one more kind was listed for the first time.
+    Listed,
 }
 
 /// Resources whose objects own and are owned: all that can be watched and deleted, but events.
@@ -37,9 +39,11 @@ fn watched() -> impl Iterator<Item = &'static api::resources::Resource> {
     })
 }
 
-/// Starts a watch of each resource's metadata.
-pub(crate) fn start(client: &Client, told: &mpsc::Sender<Told>, shutdown: &CancellationToken) {
+/// Starts a watch of each resource's metadata; returns how many kinds there are to be listed.
+pub(crate) fn start(client: &Client, told: &mpsc::Sender<Told>, shutdown: &CancellationToken) -> usize {
+    let mut kinds = 0;
     for resource in watched() {
+        kinds += 1;
         let description = ApiResource {
             group: resource.group.to_owned(),
             version: resource.version.to_owned(),
@@ -50,6 +54,7 @@ pub(crate) fn start(client: &Client, told: &mpsc::Sender<Told>, shutdown: &Cance
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &description);
         tokio::spawn(watch(api, description, told.clone(), shutdown.clone()));
     }
+    kinds
 }
 
 fn object(description: &ApiResource, seen: PartialObjectMeta<DynamicObject>) -> Option<Object> {
@@ -62,6 +67,7 @@ fn object(description: &ApiResource, seen: PartialObjectMeta<DynamicObject>) -> 
             name: metadata.name?,
         },
         uid: metadata.uid?,
+        version: metadata.resource_version.unwrap_or_default(),
         owners: metadata.owner_references.unwrap_or_default(),
         finalizers: metadata.finalizers.unwrap_or_default(),
         deleting: metadata.deletion_timestamp.is_some(),
@@ -77,6 +83,7 @@ async fn watch(
     let mut stream = watcher::watcher(api, watcher::Config::default()).boxed();
     // What was known before a new listing and isn't in it has gone unseen.
     let (mut known, mut listed) = (HashSet::new(), HashSet::new());
+    let mut is_first = true;
     loop {
         let event = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -93,6 +100,9 @@ async fn watch(
             Some(Ok(Event::InitDone)) => {
                 changes.extend(known.difference(&listed).cloned().map(Change::Gone));
                 known.retain(|uid: &String| listed.contains(uid));
+                if std::mem::take(&mut is_first) {
+                    changes.push(Change::Listed);
+                }
             }
             Some(Ok(Event::Apply(seen) | Event::InitApply(seen))) => {
                 if let Some(object) = object(&description, seen) {

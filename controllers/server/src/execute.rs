@@ -18,6 +18,8 @@ pub(crate) enum ExecuteError {
     Api(#[from] Box<kube::Error>),
     #[error("another process leads, or may")]
     Deposed,
+    #[error("the object isn't there any more as it was shown, or is being deleted")]
+    Outdated,
 }
 
 impl From<kube::Error> for ExecuteError {
@@ -80,14 +82,32 @@ fn has_code(error: &ExecuteError, code: u16) -> bool {
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 
-async fn delete(client: &Client, target: &Target, options: &Value, made: &mut Made) -> Result<(), ExecuteError> {
-    match send(client, Method::DELETE, &path(target)?, JSON, options).await {
+fn policy(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Background => "Background",
+        Propagation::Foreground => "Foreground",
+        Propagation::Orphan => "Orphan",
+    }
+}
+
+/// Deletes an object under conditions. One that doesn't meet them is gone, another of the name, or a later version: that
+/// one is shown yet, and decided upon anew.
+async fn delete(client: &Client, target: &Target, mut options: Value, made: &mut Made) -> Result<(), ExecuteError> {
+    options["kind"] = json!("DeleteOptions");
+    options["apiVersion"] = json!("v1");
+    match send(client, Method::DELETE, &path(target)?, JSON, &options).await {
         Ok(_) => made.deleted.push(target.name.clone()),
-        // Gone, or another object of the name by now.
         Err(error) if has_code(&error, 404) || has_code(&error, 409) => {}
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Reads an object anew: it must be there, the same, and not about to go.
+async fn confirm(client: &Client, target: &Target, uid: &str) -> Result<(), ExecuteError> {
+    let found: Value = client.request(Request::get(path(target)?).body(Vec::new())?).await?;
+    let is_same = text(&found, "/metadata/uid") == uid && text(&found, "/metadata/deletionTimestamp").is_empty();
+    if is_same { Ok(()) } else { Err(ExecuteError::Outdated) }
 }
 
 /// Makes one write; what is done already counts as done.
@@ -118,20 +138,19 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Exe
             send(client, Method::PATCH, &format!("{}/status", path(target)?), MERGE, patch).await?;
         }
         Write::Delete(target, uid, propagation) => {
-            let policy = match propagation {
-                Propagation::Background => "Background",
-                Propagation::Foreground => "Foreground",
-                Propagation::Orphan => "Orphan",
-            };
-            let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy,
-                "preconditions": {"uid": uid}});
-            delete(client, target, &options, made).await?;
+            let options = json!({"propagationPolicy": policy(*propagation), "preconditions": {"uid": uid}});
+            delete(client, target, options, made).await?;
         }
         Write::DeleteAtOnce(target, uid) => {
-            let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0,
-                "preconditions": {"uid": uid}});
-            delete(client, target, &options, made).await?;
+            let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+            delete(client, target, options, made).await?;
         }
+        Write::DeleteAt(target, uid, version, propagation) => {
+            let conditions = json!({"uid": uid, "resourceVersion": version});
+            let options = json!({"propagationPolicy": policy(*propagation), "preconditions": conditions});
+            delete(client, target, options, made).await?;
+        }
+        Write::Confirm(target, uid) => confirm(client, target, uid).await?,
         Write::DeleteAll(api_version, kind, namespace) => {
             send(client, Method::DELETE, &collection(api_version, kind, namespace)?, JSON, &json!({})).await?;
         }

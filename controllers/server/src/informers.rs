@@ -112,9 +112,21 @@ pub(crate) fn start(client: &Client, told: &mpsc::Sender<Told>, shutdown: &Cance
         let (namespace, name) = place(&s.metadata);
         vec![Key::Service(namespace, name)]
     });
-    let selected_by = services.clone();
+    let replica_sets = watch(Api::<ReplicaSet>::all(client.clone()), all(), told, shutdown, |set| {
+        let (namespace, name) = place(&set.metadata);
+        let mut keys = owners(&set.metadata);
+        keys.push(Key::ReplicaSet(namespace, name));
+        keys
+    });
+    let (selected_by, adopters) = (services.clone(), replica_sets.clone());
     let pods = watch(Api::<Pod>::all(client.clone()), all(), told, shutdown, move |pod| {
         let mut keys = owners(&pod.metadata);
+        // Nobody's pod concerns who would adopt it.
+        let sets = adopters.state().into_iter().filter(|set| controllers_core::replica_set::would_adopt(set, pod));
+        keys.extend(sets.map(|set| {
+            let (namespace, name) = place(&set.metadata);
+            Key::ReplicaSet(namespace, name)
+        }));
         keys.extend(services_of(&selected_by, pod));
         keys
     });
@@ -125,12 +137,7 @@ pub(crate) fn start(client: &Client, told: &mpsc::Sender<Told>, shutdown: &Cance
             let (namespace, name) = place(&d.metadata);
             vec![Key::Deployment(namespace, name)]
         }),
-        replica_sets: watch(Api::<ReplicaSet>::all(client.clone()), all(), told, shutdown, |set| {
-            let (namespace, name) = place(&set.metadata);
-            let mut keys = owners(&set.metadata);
-            keys.push(Key::ReplicaSet(namespace, name));
-            keys
-        }),
+        replica_sets,
         slices: watch(Api::<EndpointSlice>::all(client.clone()), all(), told, shutdown, |slice| {
             let service = slice.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/service-name"));
             let namespace = slice.metadata.namespace.clone().unwrap_or_default();

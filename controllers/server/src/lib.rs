@@ -69,8 +69,8 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
 async fn act(client: Client, config: Config, reign: elect::Reign, stop: CancellationToken) {
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let caches = informers::start(&client, &sender, &stop);
-    collect::start(&client, &sender, &stop);
+    let kinds = collect::start(&client, &sender, &stop);
     drop(sender);
     let writer = execute::Writer { client, reign };
-    owner::Owner::new(writer, config, caches).run(inbox, stop).await;
+    owner::Owner::new(writer, config, caches, kinds).run(inbox, stop).await;
 }

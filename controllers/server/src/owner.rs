@@ -4,6 +4,7 @@
 //!   O1  A ReplicaSet isn't reconciled as if its own creations and deletions had not
 //!       been made, whether or not the informer shows them yet.
 //!   O2  At most [`WORKING_MAX`] keys are worked on at once.
+//!   O4  Nothing is collected or let go before all kinds were listed: who depends on an object may not have been shown yet.
 //!   O3  When it has ended, it asks for nothing more.
 
 use std::collections::{BTreeSet, HashMap};
@@ -34,6 +35,8 @@ const WORKING_MAX: usize = 16;
 const NODES_EVERY: Duration = Duration::from_secs(5);
 /// A namespace that isn't empty yet is looked at again after this.
 const EMPTYING_PAUSE_MS: u64 = 500;
+/// An object whose owner is there and wasn't shown yet is looked at again after this.
+const UNSHOWN_PAUSE_MS: u64 = 5_000;
 
 /// What working on a key came to.
 struct Worked {
@@ -49,6 +52,9 @@ pub(crate) struct Owner {
     config: Config,
     caches: Caches,
     graph: Graph,
+    /// O4: kinds whose objects the graph hasn't been shown yet, and what is to be looked at then.
+    unlisted: usize,
+    held_back: BTreeSet<String>,
     queue: Queue,
     unseen: HashMap<Key, Unseen>,
     first_seen: HashMap<String, i64>,
@@ -71,12 +77,14 @@ where
 }
 
 impl Owner {
-    pub(crate) fn new(writer: Writer, config: Config, caches: Caches) -> Self {
+    pub(crate) fn new(writer: Writer, config: Config, caches: Caches, kinds: usize) -> Self {
         Self {
             writer,
             config,
             caches,
             graph: Graph::default(),
+            unlisted: kinds,
+            held_back: BTreeSet::new(),
             queue: Queue::default(),
             unseen: HashMap::new(),
             first_seen: HashMap::new(),
@@ -151,8 +159,16 @@ impl Owner {
                 let look = match change {
                     crate::collect::Change::Seen(object) => self.graph.observe(*object),
                     crate::collect::Change::Gone(uid) => self.graph.forget(&uid),
+                    crate::collect::Change::Listed => {
+                        self.unlisted = self.unlisted.saturating_sub(1);
+                        Vec::new()
+                    }
                 };
-                look.into_iter().for_each(|uid| self.queue.add(Key::Object(uid), now));
+                self.held_back.extend(look);
+                if self.unlisted == 0 {
+                    let look = std::mem::take(&mut self.held_back);
+                    look.into_iter().for_each(|uid| self.queue.add(Key::Object(uid), now));
+                }
             }
         }
     }
@@ -204,14 +220,18 @@ impl Owner {
                         let uid = uid.clone();
                         working.spawn(async move {
                             let checked = check_owners(&writer.client, &owners, &object_namespace).await;
-                            let (made, result) = match checked {
-                                Err(error) => (Made::default(), Err(error)),
-                                Ok(gone) => match decide.after_check(&uid, &gone) {
-                                    Verdict::Act(writes) => execute(&writer, &writes).await,
-                                    _ => (Made::default(), Ok(())),
+                            let (made, result, again) = match checked {
+                                Err(error) => (Made::default(), Err(error), None),
+                                Ok(Owners { gone, is_one_there }) => match decide.after_check(&uid, &gone) {
+                                    Verdict::Act(writes) => {
+                                        let (made, result) = execute(&writer, &writes).await;
+                                        (made, result, None)
+                                    }
+                                    // G5: an owner that goes before it was ever shown leaves no trace in the graph.
+                                    _ => (Made::default(), Ok(()), is_one_there.then_some(UNSHOWN_PAUSE_MS)),
                                 },
                             };
-                            Worked { key, made, result, again: None }
+                            Worked { key, made, result, again }
                         });
                     }
                 }
@@ -358,13 +378,22 @@ async fn end_orphans(writer: &Writer, node: &str, pods: &[std::sync::Arc<Pod>]) 
     }
 }
 
-/// Asks the API which owners are gone: not there, or another object under the name.
+/// What the API says of owners that the graph doesn't know.
+#[derive(Default)]
+struct Owners {
+    /// Not there, or another object is under the name.
+    gone: BTreeSet<String>,
+    /// Whether one is there.
+    is_one_there: bool,
+}
+
+/// Asks the API which owners are gone.
 async fn check_owners(
     client: &Client,
     owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference],
     namespace: &str,
-) -> Result<BTreeSet<String>, ExecuteError> {
-    let mut gone = BTreeSet::new();
+) -> Result<Owners, ExecuteError> {
+    let mut said = Owners::default();
     for owner in owners {
         let (group, version) = api::gvk::split_api_version(&owner.api_version);
         // An owner of an unknown kind can't be looked at: it counts as there.
@@ -372,17 +401,19 @@ async fn check_owners(
         let scope = if resource.namespaced { namespace } else { "" };
         let path = format!("{}/{}", collection(&owner.api_version, &owner.kind, scope)?, owner.name);
         match client.request::<Value>(Request::get(path).body(Vec::new())?).await {
-            Ok(found) if found.pointer("/metadata/uid").and_then(Value::as_str) == Some(&owner.uid) => {}
+            Ok(found) if found.pointer("/metadata/uid").and_then(Value::as_str) == Some(&owner.uid) => {
+                said.is_one_there = true;
+            }
             Ok(_) => {
-                gone.insert(owner.uid.clone());
+                said.gone.insert(owner.uid.clone());
             }
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                gone.insert(owner.uid.clone());
+                said.gone.insert(owner.uid.clone());
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(gone)
+    Ok(said)
 }
 
 /// Counts what is left in a namespace and has it deleted.

@@ -148,6 +148,7 @@ fn graph_object(kind: Kind, object: &Object) -> Node {
         owners: owners.unwrap_or_default(),
         finalizers: apiserver_core::meta::finalizers(value).into_iter().map(str::to_owned).collect(),
         deleting: apiserver_core::meta::is_deleting(value),
+        version: apiserver_core::meta::resource_version(value).to_owned(),
     }
 }
 

@@ -53,12 +53,45 @@ fn another_controllers_pods_are_left_alone() {
 #[test]
 fn an_orphan_is_adopted_and_counts() {
     let writes = look(set(1), vec![pod("p", true, None)]);
-    assert!(writes[0].starts_with("patch p [{\"apiVersion\":\"apps/v1\""), "{writes:?}");
-    assert_eq!(writes[1..], ["status 1"]);
+    assert!(
+        writes[0].starts_with("Confirm(Target") && writes[0].ends_with("name: \"web\" }, \"set\")"),
+        "R4: {writes:?}"
+    );
+    assert!(writes[1].starts_with("patch p [{\"apiVersion\":\"apps/v1\""), "{writes:?}");
+    assert_eq!(writes[2..], ["status 1"]);
 }
 
 #[test]
 fn a_creation_not_seen_yet_is_not_repeated() {
     let observed = Observed { set: set(2), pods: vec![], creating: 2, deleting: Vec::new(), now: 0 };
     assert!(reconcile(&observed).is_empty());
+}
+
+/// R4.
+#[test]
+fn owners_change_in_the_version_that_was_seen() {
+    let mut orphan = Pod::clone(&pod("p", true, None));
+    orphan.metadata.resource_version = Some("7".into());
+    let mut strayed = Pod::clone(&pod("q", true, Some("set")));
+    strayed.metadata.resource_version = Some("8".into());
+    strayed.metadata.labels = None;
+    let pods = vec![Arc::new(orphan), Arc::new(strayed)];
+    let writes = reconcile(&Observed { set: set(1), pods, creating: 0, deleting: Vec::new(), now: 0 });
+    let version = |write: &Write| match write {
+        Write::Patch(_, patch) => patch["metadata"]["resourceVersion"].as_str().map(str::to_owned),
+        _ => None,
+    };
+    assert_eq!(writes.iter().filter_map(version).collect::<Vec<_>>(), ["8", "7"]);
+}
+
+#[test]
+fn an_orphan_concerns_the_sets_that_select_it() {
+    let stray = |labels: Value| {
+        let mut stray = Pod::clone(&pod("p", true, None));
+        stray.metadata.labels = from_value(labels).expect("labels");
+        stray
+    };
+    assert!(would_adopt(&set(1), &stray(json!({"app": "web"}))));
+    assert!(!would_adopt(&set(1), &stray(json!({"app": "other"}))));
+    assert!(!would_adopt(&set(1), &pod("p", true, Some("another"))));
 }

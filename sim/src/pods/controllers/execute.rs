@@ -1,5 +1,6 @@
 //! Making writes, as `controllers/server/src/execute.rs`.
 
+use api::status::Status;
 use apiserver_core::lifecycle::Part;
 use apiserver_core::meta;
 use apiserver_core::options::{self, DeleteOptions};
@@ -44,6 +45,16 @@ async fn delete(client: &Client, target: &Target, options: DeleteOptions, made: 
     Ok(())
 }
 
+fn conditions(client: &Client, uid: &str, propagation: Propagation) -> DeleteOptions {
+    let propagation = match propagation {
+        Propagation::Background => options::Propagation::Background,
+        Propagation::Foreground => options::Propagation::Foreground,
+        Propagation::Orphan => options::Propagation::Orphan,
+    };
+    let uid = Some(uid.to_owned()).filter(|_| !client.sim.has(Mutant::DeleteWithoutUid));
+    DeleteOptions { propagation: Some(propagation), uid, ..DeleteOptions::default() }
+}
+
 /// Makes one write; what is done already counts as done.
 async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Failure> {
     match write {
@@ -68,14 +79,20 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Fai
             client.patch(place(target), Part::Status, patch.clone()).await?;
         }
         Write::Delete(target, uid, propagation) => {
-            let propagation = match propagation {
-                Propagation::Background => options::Propagation::Background,
-                Propagation::Foreground => options::Propagation::Foreground,
-                Propagation::Orphan => options::Propagation::Orphan,
-            };
-            let uid = Some(uid.clone()).filter(|_| !client.sim.has(Mutant::DeleteWithoutUid));
-            let options = DeleteOptions { propagation: Some(propagation), uid, ..DeleteOptions::default() };
+            let options = conditions(client, uid, *propagation);
             delete(client, target, options, made).await?;
+        }
+        Write::DeleteAt(target, uid, version, propagation) => {
+            let options = conditions(client, uid, *propagation);
+            delete(client, target, DeleteOptions { resource_version: Some(version.clone()), ..options }, made).await?;
+        }
+        Write::Confirm(target, uid) => {
+            let found = client.object(Ask::Get(place(target))).await?;
+            let is_same = meta::uid(&found) == uid && meta::text(&found, "/metadata/deletionTimestamp").is_empty();
+            if !is_same {
+                let status = Status::conflict("", "", &target.name, "it isn't there any more as it was shown");
+                return Err(Failure::Status(status));
+            }
         }
         Write::DeleteAtOnce(target, uid) => {
             let (uid, grace) = (Some(uid.clone()), (!client.sim.has(Mutant::KeepOrphans)).then_some(0));
