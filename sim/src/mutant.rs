@@ -65,4 +65,6 @@ pub enum Mutant {
     NeverDoubt,
     /// Of pods: pods of nodes that are gone keep their grace.
     KeepOrphans,
+    /// Of pods: a pod that nobody controls any more concerns no ReplicaSet.
+    ForgetOrphans,
 }

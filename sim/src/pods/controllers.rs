@@ -60,7 +60,12 @@ struct Owner {
 pub(crate) fn start(client: &Client) -> Process {
     let (sim, inbox) = (&client.sim, Mailbox::default());
     let process = sim.process();
-    let caches = Kind::ALL.map(|kind| (kind, inform(client, kind, &inbox, process)));
+    let sets = inform(client, Kind::ReplicaSet, &Cache::default(), &inbox, process);
+    let cache = |kind| match kind {
+        Kind::ReplicaSet => sets.clone(),
+        _ => inform(client, kind, &sets, &inbox, process),
+    };
+    let caches = Kind::ALL.map(|kind| (kind, cache(kind)));
     Kind::ALL.iter().for_each(|kind| collect(client, *kind, &inbox, process));
     let owner = Owner {
         client: client.clone(),
@@ -103,14 +108,33 @@ fn keys(kind: Kind, object: &Object) -> Vec<Key> {
     }
 }
 
+/// The ReplicaSets that may take over a pod that nobody controls, or have lost it.
+fn adopters_of(sets: &Cache, object: &Object) -> Vec<Key> {
+    let pod = object.pod();
+    if owner::controller(&pod.metadata).is_some() {
+        return Vec::new();
+    }
+    let labels = pod.metadata.labels.as_ref();
+    let selects = |set: &&Rc<Object>| {
+        let set = set.replica_set();
+        set.spec.as_ref().is_some_and(|spec| owner::selects(&spec.selector, labels))
+    };
+    let key = |set: &Rc<Object>| Key::ReplicaSet(set.namespace().to_owned(), set.name().to_owned());
+    sets.borrow().values().filter(selects).map(key).collect()
+}
+
 /// Keeps a cache of a kind.
-fn inform(client: &Client, kind: Kind, inbox: &Mailbox<Told>, process: Process) -> Cache {
+fn inform(client: &Client, kind: Kind, sets: &Cache, inbox: &Mailbox<Told>, process: Process) -> Cache {
     let informer = Informer::new(client, "a controller", Wanted { kind, field: None });
     let (cache, inbox, shown) = (informer.cache(), inbox.clone(), informer.cache());
     let (ready, before) = (Cell::new(false), RefCell::new(Vec::new()));
     let (told, forgets) = (inbox.clone(), client.sim.has(Mutant::ForgetVanished));
+    let (sets, forgets_orphans) = (sets.clone(), client.sim.has(Mutant::ForgetOrphans));
     let concern = move |kind: Kind, object: &Object| {
-        let keys = keys(kind, object);
+        let mut keys = keys(kind, object);
+        if kind == Kind::Pod && !forgets_orphans {
+            keys.extend(adopters_of(&sets, object));
+        }
         if !keys.is_empty() {
             told.send(Told::Keys(keys));
         }

@@ -12,12 +12,13 @@ use crate::queue::{SECOND, Time};
 pub(crate) type Host = usize;
 
 type Held = Vec<Box<dyn FnOnce()>>;
+type Ways = BTreeMap<(Host, usize), (Fate, Held)>;
 
 /// All ways, each in both directions.
 #[derive(Clone)]
 pub(crate) struct Net {
     sim: Sim,
-    ways: Rc<RefCell<BTreeMap<(Host, usize), (Fate, Held)>>>,
+    ways: Rc<RefCell<Ways>>,
 }
 
 impl Net {

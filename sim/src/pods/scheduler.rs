@@ -33,7 +33,7 @@ enum Told {
     Seen(Seen),
     Listed,
     Bound { pod: Arc<Pod>, node: String, result: Result<Option<u64>, BindFailure> },
-    Told { tell: Tell, written: bool },
+    Written { tell: Tell, written: bool },
 }
 
 struct Owner {
@@ -194,7 +194,7 @@ impl Owner {
                 let act = self.state.bound(&pod, &node, result, now);
                 self.tell(act);
             }
-            Told::Told { tell, written } => {
+            Told::Written { tell, written } => {
                 if !written {
                     self.state.unsaid(&tell.pod);
                 }
@@ -266,7 +266,7 @@ impl Owner {
                     Some(Err(failure)) => failure.is(404) || failure.is(409),
                     None => false,
                 };
-                inbox.send(Told::Told { tell, written });
+                inbox.send(Told::Written { tell, written });
             });
         }
     }

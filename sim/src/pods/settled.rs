@@ -106,8 +106,12 @@ fn short(set: &Object, truth: &Truth) -> Option<String> {
     let ready = pods.iter().filter(|pod| condition(pod, "Ready") == "True").count();
     let said = (number(set, "/status/replicas"), number(set, "/status/readyReplicas"));
     let (wanted, is) = (number(set, "/spec/replicas"), (pods.len() as i64, ready as i64));
+    let label = text(set, "/metadata/labels/app");
+    let others = truth.of(Kind::Pod).filter(|pod| text(pod, "/metadata/labels/app") == label);
+    let others: Vec<_> = others.map(|pod| (pod.name(), pod.value.pointer("/metadata/ownerReferences/0/uid"))).collect();
     (wanted != is.0 || said != is).then(|| {
-        format!("{} asks for {wanted} pods, has {} of which {} are ready, and says {said:?}", set.key, is.0, is.1)
+        format!("{} ({}) asks for {wanted} pods, has {} of which {} are ready, and says {said:?}; pods of the label: {others:?}",
+            set.key, set.uid(), is.0, is.1)
     })
 }
 
