@@ -12,6 +12,10 @@ use clap::Parser;
 use models::traces::Trace;
 use sim::{Mutant, Report, Workload, run};
 
+/// A third of the time would go to the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs whole clusters of stores under virtual time, with faults, and checks what clients see.
 #[derive(Parser)]
 #[command(name = "sim")]

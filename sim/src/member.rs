@@ -170,7 +170,9 @@ impl Member {
         let boot = if shared.mutant == Some(Mutant::SameBoot) { 1 } else { self.boots };
         let hard_state = log.hard_state().clone();
         let mut replica = Replica::new(self.id, boot, timing, self.content.applied.0, log);
-        replica.record();
+        if shared.traces.is_some() {
+            replica.record();
+        }
         let published = state.machine.mvcc.revision();
         self.run = Some(Running {
             id: self.id,

@@ -55,7 +55,7 @@ pub struct Report {
     pub ruined: u64,
     /// A hash of all that was applied: the same seed gives the same.
     pub hash: u64,
-    /// What each member did, by its number: [`models::traces::validate`] has judged it.
+    /// What each member did, by its number: [`models::traces::validate`] has judged it. None of clusters that run pods.
     pub traces: Vec<Trace>,
 }
 
@@ -203,7 +203,7 @@ fn traces(world: &mut World) -> Vec<Trace> {
         member,
         events: (1..).zip(events).collect(),
     };
-    std::mem::take(&mut world.shared.traces).into_iter().map(trace).collect()
+    world.shared.traces.take().unwrap_or_default().into_iter().map(trace).collect()
 }
 
 /// What members did is a behaviour of Raft.

@@ -171,8 +171,8 @@ pub(crate) struct Shared {
     /// Nothing breaks any more.
     pub(crate) calm: bool,
     pub(crate) crashes: u64,
-    /// What each member did, as it would trace it.
-    pub(crate) traces: BTreeMap<u64, Vec<trace::Event>>,
+    /// What each member did, as it would trace it; `None`: nobody asks. The stores under pods are those under keys.
+    pub(crate) traces: Option<BTreeMap<u64, Vec<trace::Event>>>,
 }
 
 /// All of it.
@@ -189,6 +189,13 @@ impl Shared {
     pub(crate) fn link(&mut self, from: u64, to: u64) -> &mut Link {
         let place = (from - 1) * self.places + to - 1;
         &mut self.links[place as usize]
+    }
+
+    /// A member's trace goes on.
+    pub(crate) fn trace(&mut self, member: u64, events: impl IntoIterator<Item = trace::Event>) {
+        if let Some(traces) = &mut self.traces {
+            traces.entry(member).or_default().extend(events);
+        }
     }
 
     /// Sends a frame to a peer.
@@ -294,7 +301,7 @@ impl World {
             ruined: 0,
             calm: false,
             crashes: 0,
-            traces: BTreeMap::new(),
+            traces: (workload == Workload::Kv).then(BTreeMap::new),
         };
         let is_kv = workload == Workload::Kv;
         let (clients, holders) = if is_kv { (clients, holders) } else { (0, 0) };

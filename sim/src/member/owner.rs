@@ -157,7 +157,7 @@ impl Running {
 
     /// Before what it tells of is done.
     fn trace(&mut self, shared: &mut Shared) {
-        shared.traces.entry(self.id).or_default().extend(self.replica.recorded());
+        shared.trace(self.id, self.replica.recorded());
     }
 
     fn step(&mut self, step: Step, shared: &mut Shared) {

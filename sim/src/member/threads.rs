@@ -104,7 +104,7 @@ impl Running {
         self.wal.segments().settle();
         let (last, messages, release) = std::mem::take(&mut self.writing);
         if let Some(step) = last {
-            shared.traces.entry(self.id).or_default().push(Traced::Durable { step });
+            shared.trace(self.id, [Traced::Durable { step }]);
         }
         self.release_messages(messages, shared);
         if let Some(number) = last.filter(|_| shared.mutant != Some(Mutant::ReplyBeforeSync)) {
