@@ -4,6 +4,7 @@
 //! violated, and 2 if a check came to its bound; what was found is told.
 
 mod agent;
+mod collection;
 mod election;
 mod exploration;
 mod lease;
@@ -81,6 +82,8 @@ enum Subject {
     Scheduler(scheduler::Bounds),
     /// The node agent: killed anywhere, with calls to the runtime that take effect later, or not at all.
     Agent(agent::Bounds),
+    /// Garbage collection against adoption: watches that lag, owners deleted in every way and made anew.
+    Collection(collection::Bounds),
     /// Leader election: clocks that differ, processes that stand still, requests that come late.
     Election(election::Bounds),
     /// Whether a recorded history of a store's clients is linearizable.
@@ -114,6 +117,7 @@ fn check(subject: Subject, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         Subject::Watch(bounds) => tell(&watch::check(&bounds, out), out),
         Subject::Scheduler(bounds) => tell(&scheduler::check(&bounds, out), out),
         Subject::Agent(bounds) => tell(&agent::check(&bounds, out), out),
+        Subject::Collection(bounds) => tell(&collection::check(&bounds, out), out),
         Subject::Election(bounds) => tell(&election::check(&bounds, out), out),
         Subject::History { file } => check_history(&file, out),
     }
