@@ -19,7 +19,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http_body::Frame;
 use store_core::errors::RequestError;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::grpc::status;
@@ -31,6 +31,9 @@ const ENDLESS: [&str; 4] = [
     "/v3electionpb.Election/Observe",
     "/grpc.health.v1.Health/Watch",
 ];
+
+/// For how long streams go on once the doors close.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
 
 /// Where clients come in.
 #[derive(Clone)]
@@ -65,8 +68,16 @@ pub(crate) async fn end_streams(State(closing): State<CancellationToken>, reques
         return response;
     }
     response.map(|body| {
-        let closing = Some(Box::pin(closing.cancelled_owned()));
-        Body::new(Ending { body, closing })
+        Body::new(Ending { body, closing: Some(ending(closing)) })
+    })
+}
+
+/// When a stream ends. What happened before the doors closed is on its way to it by then, by a task that may have to wait
+/// for a core.
+fn ending(closing: CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        closing.cancelled_owned().await;
+        tokio::time::sleep(ON_ITS_WAY).await;
     })
 }
 
@@ -74,7 +85,7 @@ pub(crate) async fn end_streams(State(closing): State<CancellationToken>, reques
 struct Ending {
     body: Body,
     /// `None` once it has ended.
-    closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl http_body::Body for Ending {
@@ -117,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_refused_stream_ends_in_its_head() {
-        let waiting = || Some(Box::pin(CancellationToken::new().cancelled_owned()));
+        let waiting = || Some(ending(CancellationToken::new()));
         assert!(Ending { body: Body::empty(), closing: waiting() }.is_end_stream());
         assert!(!Ending { body: Body::from("an event"), closing: waiting() }.is_end_stream());
     }
