@@ -71,16 +71,28 @@ impl Change {
     }
 }
 
-/// Turns an etcd event into a change; `None` if it lacks what a change needs.
-pub(crate) fn change(event: &etcd_client::Event) -> Option<Change> {
-    let kv = event.kv()?;
+/// Turns etcd's events into changes.
+///
+/// # Errors
+/// [`StorageError::Compacted`] if one doesn't say what was before it: compaction took that, and who watches couldn't be
+/// told right, of a deletion not at all. Source: kube-apiserver `etcd3/watcher.go`, which ends such a watch as well.
+pub(crate) fn changes(events: &[etcd_client::Event]) -> Result<Vec<Change>, StorageError> {
+    events.iter().filter_map(|event| change(event).transpose()).collect()
+}
+
+fn change(event: &etcd_client::Event) -> Result<Option<Change>, StorageError> {
+    let Some(kv) = event.kv() else { return Ok(None) };
+    let creates = event.event_type() == EventType::Put && kv.create_revision() == kv.mod_revision();
+    if !creates && event.prev_kv().is_none() {
+        return Err(StorageError::Compacted);
+    }
     let now = match event.event_type() {
         EventType::Put => Some(State::new(Bytes::copy_from_slice(kv.value()))),
         EventType::Delete => None,
     };
     let before = event.prev_kv().map(|prev| State::new(Bytes::copy_from_slice(prev.value())));
     let key = String::from_utf8_lossy(kv.key()).into_owned();
-    Some(Change { key, revision: kv.mod_revision(), now, before, frame: OnceLock::new() })
+    Ok(Some(Change { key, revision: kv.mod_revision(), now, before, frame: OnceLock::new() }))
 }
 
 struct Topic {
@@ -227,7 +239,7 @@ impl Hub {
         while let Some(response) = stream.message().await? {
             check(&response)?;
             let revision = response.header().map_or(0, |h| h.revision());
-            let changes: Vec<Change> = response.events().iter().filter_map(change).collect();
+            let changes = changes(response.events())?;
             // The header of a batch may be ahead of its events while the stream
             // catches up: only events, or a response without any, move progress.
             let reached = changes.last().map_or(if response.created() { 0 } else { revision }, |c| c.revision);

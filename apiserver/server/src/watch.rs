@@ -287,7 +287,8 @@ async fn from_source(source: &mut Source) -> Step {
                 Err(_) => return Step::End,
                 Ok(()) => {}
             }
-            queue.extend(response.events().iter().filter_map(hub::change).map(Arc::new));
+            let Ok(changes) = hub::changes(response.events()) else { return Step::Expired };
+            queue.extend(changes.into_iter().map(Arc::new));
             let revision = response.header().map_or(0, |h| h.revision());
             if queue.is_empty() && !response.created() {
                 return Step::Progress(revision);

@@ -42,12 +42,20 @@ pub(crate) enum Told {
     Expired,
 }
 
-fn change(encoded: &Bytes) -> Option<Change> {
-    let event = Wire::decode(encoded.clone()).ok()?;
-    let kv = event.kv?;
-    let now = (event.r#type != EventType::Delete as i32).then_some(kv.value);
+fn changes(encoded: &[Bytes]) -> Result<Vec<Change>, StorageError> {
+    encoded.iter().filter_map(|event| change(event).transpose()).collect()
+}
+
+fn change(encoded: &Bytes) -> Result<Option<Change>, StorageError> {
+    let event = Wire::decode(encoded.clone()).map_err(|error| StorageError::Unavailable(error.to_string()))?;
+    let Some(kv) = event.kv else { return Ok(None) };
+    let is_deleted = event.r#type == EventType::Delete as i32;
+    if (is_deleted || kv.create_revision != kv.mod_revision) && event.prev_kv.is_none() {
+        return Err(StorageError::Compacted);
+    }
+    let now = (!is_deleted).then_some(kv.value);
     let before = event.prev_kv.map(|before| before.value);
-    Some(Change { key: String::from_utf8_lossy(&kv.key).into_owned(), revision: kv.mod_revision, now, before })
+    Ok(Some(Change { key: String::from_utf8_lossy(&kv.key).into_owned(), revision: kv.mod_revision, now, before }))
 }
 
 /// What a client watches.
@@ -246,7 +254,7 @@ impl Hub {
 async fn next(watching: &Watching) -> Result<(Vec<Change>, i64), StorageError> {
     match watching.next().await {
         Answer::Created(_) => Ok((Vec::new(), 0)),
-        Answer::Events(events) => Ok((events.iter().filter_map(change).collect(), 0)),
+        Answer::Events(events) => Ok((changes(&events)?, 0)),
         Answer::Progress(revision) => Ok((Vec::new(), revision)),
         Answer::Compacted(_) => Err(StorageError::Compacted),
         Answer::Broken => Err(StorageError::Unavailable("the watch ended".to_owned())),

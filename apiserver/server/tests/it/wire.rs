@@ -272,6 +272,26 @@ fn a_revision_that_is_gone_is_expired() {
     assert_eq!((status, rest["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(2)), "{rest}");
 }
 
+/// Of the oldest change that the store has, it doesn't know what was before.
+#[test]
+fn a_watch_that_cannot_say_what_was_before_is_expired() {
+    let cluster = Cluster::start();
+    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<i64>().ok());
+    let mut map = post(&cluster, MAPS, &json!({"metadata": {"name": "a"}})).1;
+    map["data"] = json!({"k": "v"});
+    let path = format!("{MAPS}/a");
+    let (_, changed) =
+        call(&cluster, Method::PUT, &path, &[("content-type", "application/json")], map.to_string().as_bytes());
+    let last = version(&changed).expect("a version");
+    cluster.runtime.block_on(async {
+        let mut store = etcd_client::Client::connect([&cluster.store], None).await.expect("a store");
+        store.compact(last, None).await.expect("compacted");
+    });
+    let watch = format!("{MAPS}?watch=true&timeoutSeconds=5&resourceVersion={}", last - 1);
+    let told = get(&cluster, &watch).1;
+    assert_eq!((told["type"].as_str(), told["object"]["code"].as_i64()), (Some("ERROR"), Some(410)), "{told}");
+}
+
 #[test]
 fn a_collection_goes_by_selector() {
     let cluster = Cluster::start();
