@@ -139,7 +139,8 @@ impl World {
     /// A bit flips on the disk of one that votes; a minority is damaged at most, for whatever member counts those who vote.
     fn flip_bit(&mut self, id: u64) {
         let present: Vec<u64> = self.shared.canon.members.iter().map(|member| member.id).collect();
-        let mut known: Vec<Members> = present.iter().map(|id| self.members[*id as usize - 1].known_members()).collect();
+        let known = present.iter().flat_map(|id| self.members[*id as usize - 1].known_members());
+        let mut known: Vec<Members> = known.collect();
         known.push(self.shared.canon.members.clone());
         let bears = known.iter().all(|known| self.bears_damage(id, known));
         if !bears || !self.shared.canon.members.voters().any(|voter| voter.id == id) {
@@ -151,12 +152,15 @@ impl World {
         }
     }
 
-    /// Whether a majority of those who vote is whole if one more isn't. Who is about to be removed doesn't count as whole.
+    /// Whether a majority of those who vote is whole if one more isn't. Who is removed, or about to be, doesn't count as whole: it
+    /// may be gone before all know that its removal is committed.
     fn bears_damage(&mut self, id: u64, known: &Members) -> bool {
         let voters: Vec<u64> = known.voters().map(|member| member.id).collect();
-        let damaged = voters.iter().filter(|voter| self.members[**voter as usize - 1].is_damaged()).count();
-        let stay = voters.iter().filter(|voter| !self.shared.to_go.contains(voter)).count();
-        !voters.contains(&id) || 2 * (damaged + 1) < stay
+        let mut is_whole = |voter: &&u64| {
+            **voter != id && !self.shared.to_go.contains(voter) && !self.members[**voter as usize - 1].is_damaged()
+        };
+        let whole = voters.iter().filter(&mut is_whole).count();
+        !voters.contains(&id) || whole > voters.len() / 2
     }
 
     fn member_flips(&mut self, id: u64) -> bool {

@@ -270,9 +270,10 @@ impl Member {
         }
     }
 
-    /// Who belongs to the cluster, as far as it has applied.
-    pub(crate) fn known_members(&self) -> Members {
-        self.run.as_ref().map_or_else(|| self.content.load().members, |run| run.state.machine.members.clone())
+    /// Who belongs to the cluster, as far as it has applied, and as it will know it after a crash.
+    pub(crate) fn known_members(&self) -> Vec<Members> {
+        let Some(run) = &self.run else { return vec![self.content.load().members] };
+        vec![run.state.machine.members.clone(), run.state.flushed.load().members]
     }
 
     /// Whether something on its disks isn't what was written.

@@ -67,9 +67,7 @@ pub(crate) async fn end_streams(State(closing): State<CancellationToken>, reques
     if !is_endless {
         return response;
     }
-    response.map(|body| {
-        Body::new(Ending { body, closing: Some(ending(closing)) })
-    })
+    response.map(|body| Body::new(Ending { body, closing: Some(ending(closing)) }))
 }
 
 /// When a stream ends. What happened before the doors closed is on its way to it by then, by a task that may have to wait
