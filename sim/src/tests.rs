@@ -96,7 +96,7 @@ fn mutants_of_pods_are_found() {
     let bounds = [
         (Mutant::NoFence, 60),
         (Mutant::KeepDecision, 20),
-        (Mutant::SkipLagging, 20),
+        (Mutant::SkipLagging, 80),
         (Mutant::SkipRelist, 20),
         (Mutant::KeepOrphans, 20),
     ];

@@ -194,6 +194,25 @@ pub(crate) async fn renew(client: &Client, name: &str) -> Result<(), kube::Error
     }
 }
 
+/// What became of the node object since it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// It says what was written.
+    AsWritten,
+    /// Somebody wrote other conditions: whoever took the node for silent, say.
+    Otherwise,
+    Gone,
+}
+
+/// Source: kubelet `tryUpdateNodeStatus`, which reads the object each time and writes what differs.
+fn shown(found: Option<&Node>, written: &[Value]) -> Shown {
+    let Some(node) = found else { return Shown::Gone };
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is_there =
+        |wanted: &Value| conditions.iter().any(|c| wanted["type"] == *c.type_ && wanted["status"] == *c.status);
+    if written.iter().all(is_there) { Shown::AsWritten } else { Shown::Otherwise }
+}
+
 /// Keeps the node's lease and status until `shutdown`. `ask` finds out how the node is.
 pub(crate) async fn keep<F>(
     client: Client,
@@ -211,26 +230,45 @@ pub(crate) async fn keep<F>(
             tracing::warn!(%error, "the node's lease was not renewed");
         }
         let health = ask().await;
-        let due = said_at.is_none_or(|at| at.elapsed() >= REPORT_EVERY);
-        if due || health != said {
-            match report(&client, &node, &health, &conditions).await {
-                Ok(written) => {
-                    conditions = written;
-                    said = health;
-                    said_at = Some(Instant::now());
-                }
-                // Somebody deleted it: it is made again, as kubelet does.
-                Err(kube::Error::Api(status)) if status.code == 404 => {
-                    if let Ok(written) = register(&client, &node, &health).await {
-                        conditions = written;
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "the node's status was not written"),
+        let found = Api::<Node>::all(client.clone()).get_opt(&node.name).await;
+        // Who can't be asked shows nothing new.
+        let shown = found.map_or(Shown::AsWritten, |found| shown(found.as_ref(), &conditions));
+        let due = said_at.is_none_or(|at| at.elapsed() >= REPORT_EVERY) || health != said || shown == Shown::Otherwise;
+        let written = match shown {
+            // As kubelet does.
+            Shown::Gone => Some(register(&client, &node, &health).await),
+            _ if due => Some(report(&client, &node, &health, &conditions).await),
+            _ => None,
+        };
+        match written {
+            Some(Ok(written)) => {
+                (conditions, said, said_at) = (written, health, Some(Instant::now()));
             }
+            Some(Err(error)) => tracing::warn!(%error, "the node's status was not written"),
+            None => {}
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(RENEW_EVERY) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_over_the_status_is_noticed() {
+        let written = [json!({"type": "Ready", "status": "True"}), json!({"type": "DiskPressure", "status": "False"})];
+        let node = |ready: &str| {
+            let conditions = json!([{"type": "Ready", "status": ready}, {"type": "DiskPressure", "status": "False"}]);
+            serde_json::from_value::<Node>(json!({"metadata": {}, "status": {"conditions": conditions}}))
+                .expect("a node")
+        };
+        assert_eq!(shown(Some(&node("True")), &written), Shown::AsWritten);
+        assert_eq!(shown(Some(&node("Unknown")), &written), Shown::Otherwise, "a controller took it for silent");
+        assert_eq!(shown(Some(&Node::default()), &written), Shown::Otherwise);
+        assert_eq!(shown(None, &written), Shown::Gone);
     }
 }

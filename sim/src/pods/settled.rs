@@ -131,6 +131,7 @@ fn unrolled(deployment: &Object, truth: &Truth) -> Option<String> {
 /// A machine's node is there and ready.
 fn unready(machine: &Machine, truth: &Truth) -> Option<String> {
     let node = truth.objects.get(&Kind::Node.key("", &machine.name));
-    let is_ready = node.is_some_and(|node| condition(node, "Ready") == "True");
-    (!is_ready).then(|| format!("node {} isn't ready", machine.name))
+    let Some(node) = node else { return Some(format!("node {} isn't there", machine.name)) };
+    let said = node.value.pointer("/status/conditions");
+    (condition(node, "Ready") != "True").then(|| format!("node {} isn't ready: {said:?}", machine.name))
 }

@@ -3,7 +3,7 @@
 use apiserver_core::lifecycle::Part;
 use serde_json::{Value, json};
 
-use super::super::apiserver::{Failure, Place};
+use super::super::apiserver::{Ask, Failure, Place};
 use super::super::client::Client;
 use super::super::objects::Kind;
 use crate::queue::{MS, SECOND, Time};
@@ -57,6 +57,11 @@ async fn renew(client: &Client, name: &str) -> Result<(), Failure> {
     }
 }
 
+fn is_ready(node: &Value) -> bool {
+    let conditions = apiserver_core::meta::items(node, "/status/conditions");
+    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
 /// Keeps the node's lease and status.
 pub(super) async fn keep(client: Client, name: &str, cpus: u64) {
     let mut said_at: Option<Time> = None;
@@ -64,14 +69,16 @@ pub(super) async fn keep(client: Client, name: &str, cpus: u64) {
         // What isn't renewed now is soon.
         let _ = renew(&client, name).await;
         let now = client.sim.now();
-        if said_at.is_none_or(|at| now >= at + REPORT_EVERY) {
-            match report(&client, name, cpus).await {
-                Ok(()) => said_at = Some(now),
-                // Somebody deleted it: it is made again.
-                Err(failure) if failure.is(404) => drop(register(&client, name, cpus).await),
-                Err(_) => {}
-            }
-        }
+        let is_due = said_at.is_none_or(|at| now >= at + REPORT_EVERY);
+        let done = match client.object(Ask::Get(Place::new(Kind::Node, "", name))).await {
+            // Somebody deleted it: it is made again.
+            Err(failure) if failure.is(404) => register(&client, name, cpus).await,
+            Ok(node) if !is_due && is_ready(&node) => Ok(()),
+            Err(_) if !is_due => Ok(()),
+            _ => report(&client, name, cpus).await.map(|()| said_at = Some(now)),
+        };
+        // What isn't said now is soon.
+        drop(done);
         client.sim.sleep(RENEW_EVERY).await;
     }
 }
