@@ -46,6 +46,12 @@ pub enum TraceError {
         /// What was to be expected.
         what: String,
     },
+    /// A trace without a single event: nothing to judge.
+    #[error("{name} holds no event of a trace")]
+    Empty {
+        /// The file.
+        name: String,
+    },
     /// Two traces of one member.
     #[error(
         "{first} and {second} are both of member {member:x}: give what it did as one trace, in the order of its lives"
@@ -103,6 +109,9 @@ impl Trace {
             }
             expected = number + 1;
             trace.events.push((line, event));
+        }
+        if trace.events.is_empty() {
+            return Err(TraceError::Empty { name: trace.name });
         }
         Ok(trace)
     }

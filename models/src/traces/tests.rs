@@ -181,6 +181,10 @@ fn traces_are_read_as_they_are_written() {
         let broken = text.replacen_first(b"\"event\"", b"\"eevnt\"");
         assert!(Trace::read("t", &mut broken.as_slice()).is_err());
     }
+    for nothing in ["", "\n", "{\"member\":1}x"] {
+        let error = Trace::read("t", &mut nothing.as_bytes()).expect_err("nothing to judge");
+        assert_eq!(error.to_string(), "t holds no event of a trace");
+    }
     let error = validate(&[traces[0].clone(), traces[0].clone()]).expect_err("twice");
     assert!(error.to_string().starts_with("m1 and m1 are both of member 1"), "{error}");
 }
