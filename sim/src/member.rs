@@ -58,7 +58,7 @@ pub(crate) enum Input {
     },
     Failed(Fault),
     /// A change of members was applied; whether this one is removed.
-    Members(Option<Box<ConfChange>>, bool),
+    Members(Option<(u64, Box<ConfChange>)>, bool),
     /// Nothing but to see what there is to do.
     Look,
 }

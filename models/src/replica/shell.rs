@@ -315,7 +315,7 @@ impl Shell {
         self.state.extend(&slots);
         effects.push(Effect::Apply(slots));
         for entry in entries.iter().filter(|entry| entry.get_entry_type() == EntryType::EntryConfChange) {
-            self.replica.members_changed(&entry::conf_change(entry));
+            self.replica.members_changed(entry.index, &entry::conf_change(entry));
         }
         self.replica.applied(last.index);
     }

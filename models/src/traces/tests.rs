@@ -67,7 +67,8 @@ impl Cluster {
                 let member = &mut self.members[id as usize - 1];
                 for entry in std::mem::take(&mut step.apply) {
                     if entry.get_entry_type() == EntryType::EntryConfChange {
-                        member.replica.members_changed(&ConfChange::parse_from_bytes(&entry.data).expect("a change"));
+                        let change = ConfChange::parse_from_bytes(&entry.data).expect("a change");
+                        member.replica.members_changed(entry.index, &change);
                     }
                     member.replica.applied(entry.index);
                     member.applied = entry.index;

@@ -81,8 +81,8 @@ impl Running {
             }
             Input::Failed(fault) => self.failed = Some(fault),
             Input::Members(change, removed) => {
-                if let Some(change) = change {
-                    self.replica.members_changed(&change);
+                if let Some((index, change)) = change {
+                    self.replica.members_changed(index, &change);
                 }
                 if removed {
                     self.leave();

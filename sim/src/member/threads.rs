@@ -204,7 +204,8 @@ impl Running {
         }
         if let Some(members) = members {
             let removed = members.was_removed(self.id);
-            self.tell(Input::Members(conf_change.map(Box::new), removed), shared);
+            let change = conf_change.map(|change| (entry.index, Box::new(change)));
+            self.tell(Input::Members(change, removed), shared);
         }
         if !changes.is_empty() {
             let kept = self.ring.kept().clone();

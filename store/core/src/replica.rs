@@ -18,6 +18,7 @@
 //!       its own progress, which went with it.
 //!   A7  The only voter doesn't stand while entries of its log aren't durable: it wins at once, and raft-rs counts on
 //!       them. Among others an answer is waited for, which is asked for once they are (A1).
+//!   A8  Who votes is never taken from an entry that a snapshot overtook: it may have been taken back since.
 //! Source: Raft thesis §10.2.1 (A1), raft-rs `RawNode` docs.
 
 mod image;
@@ -292,12 +293,15 @@ impl Replica {
         Ok(())
     }
 
-    /// A change of members was applied to the state. Comes before [`Replica::applied`] of its index.
+    /// The change of members at the index was applied to the state. Comes before [`Replica::applied`] of its index.
     /// A leader that it removes asks the voter with the longest log to stand at once (A6).
     ///
     /// # Panics
     /// If raft can't follow what the state accepted: they would disagree on who votes.
-    pub fn members_changed(&mut self, change: &ConfChange) {
+    pub fn members_changed(&mut self, index: u64, change: &ConfChange) {
+        if index <= self.members_known_to() {
+            return; // A8
+        }
         match self.node.apply_conf_change(change) {
             Ok(conf_state) => self.node.mut_store().set_conf_state(conf_state),
             Err(error) => panic!("raft refuses a change of members that the state accepted: {error}"),

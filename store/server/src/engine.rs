@@ -84,9 +84,9 @@ pub(crate) enum Input {
         change: Box<ConfChange>,
         dropped: oneshot::Sender<()>,
     },
-    /// A change of members was applied.
+    /// A change of members was applied, the one in the entry of this index; without one a snapshot brought them.
     Members {
-        change: Option<Box<ConfChange>>,
+        change: Option<(u64, Box<ConfChange>)>,
         members: Box<Members>,
     },
     /// A peer says that this member was removed.

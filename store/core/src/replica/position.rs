@@ -61,6 +61,15 @@ impl Replica {
         self.node.store()
     }
 
+    /// The index up to which changes of members count already: what is applied, and what a snapshot holds from its
+    /// arrival on.
+    pub(super) fn members_known_to(&self) -> u64 {
+        let log = &self.node.raft.raft_log;
+        let received = log.unstable.snapshot.as_ref().map_or(0, |snapshot| snapshot.get_metadata().index);
+        let installing = self.installing.map_or(0, |(_, index)| index);
+        log.applied.max(received).max(installing)
+    }
+
     /// Who votes.
     pub fn conf_state(&self) -> ConfState {
         self.node.raft.prs().conf().to_conf_state()

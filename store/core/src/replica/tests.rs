@@ -82,7 +82,8 @@ impl Cluster {
                 let applied: Vec<Entry> = std::mem::take(&mut step.apply);
                 for entry in &applied {
                     if entry.get_entry_type() == EntryType::EntryConfChange {
-                        replica.members_changed(&ConfChange::parse_from_bytes(&entry.data).expect("a change"));
+                        let change = ConfChange::parse_from_bytes(&entry.data).expect("a change");
+                        replica.members_changed(entry.index, &change);
                     } else {
                         self.member(id).applied.push(entry.data.to_vec());
                     }
@@ -323,8 +324,8 @@ fn a_new_member_needs_a_snapshot_in_which_it_is_one() {
     assert_eq!(log.wanted_snapshot(), Some(10), "another one is made");
 }
 
-/// A member that has just been given a snapshot up to index 10, and the step that installs it.
-fn given_a_snapshot() -> (Replica, Step) {
+/// A member of three that has just received a snapshot up to index 10.
+fn receives_a_snapshot() -> Replica {
     let conf = ConfState::from((vec![1, 2, 3], vec![]));
     let mut replica = Replica::new(3, 1, timing(3), 0, Log::new(0, 0, conf.clone()));
     let mut message = Message { msg_type: MessageType::MsgSnapshot, from: 1, to: 3, term: 1, ..Message::default() };
@@ -332,6 +333,12 @@ fn given_a_snapshot() -> (Replica, Step) {
     (metadata.index, metadata.term) = (10, 1);
     metadata.set_conf_state(conf);
     replica.receive(message);
+    replica
+}
+
+/// It, and the step that installs the snapshot.
+fn given_a_snapshot() -> (Replica, Step) {
+    let mut replica = receives_a_snapshot();
     let step = std::iter::from_fn(|| replica.poll()).find(|step| step.persist.snapshot.is_some());
     (replica, step.expect("a step with the snapshot"))
 }
@@ -351,6 +358,26 @@ fn who_took_a_snapshot_can_stand() {
     assert_eq!(replica.image().applied, 10);
     replica.campaign();
     assert!(asks_for_votes(&mut replica));
+}
+
+/// The state applies at its own pace: a change of members that was handed out before the snapshot came may be applied
+/// after it. Who votes is then what the snapshot says, in which the change and all that followed are.
+#[test]
+fn a_change_that_a_snapshot_overtakes_changes_nothing() {
+    let mut change = ConfChange { node_id: 4, ..ConfChange::default() };
+    change.set_change_type(ConfChangeType::AddNode);
+    let (mut replica, step) = given_a_snapshot();
+    replica.members_changed(5, &change);
+    assert_eq!(replica.conf_state().voters, [1, 2, 3], "while it is installed");
+    replica.persisted(step.number);
+    replica.members_changed(6, &change);
+    assert_eq!(replica.conf_state().voters, [1, 2, 3], "and behind it");
+    replica.members_changed(11, &change);
+    assert!(replica.conf_state().voters.contains(&4), "what comes after it counts");
+
+    let mut replica = receives_a_snapshot();
+    replica.members_changed(5, &change);
+    assert_eq!(replica.conf_state().voters, [1, 2, 3], "before the step that installs it");
 }
 
 /// A5, however it would come to stand.

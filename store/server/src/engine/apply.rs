@@ -180,7 +180,8 @@ fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<Option<(i64, i64)>, Stat
         engine.tell(Input::Leases { granted, ended, checkpoints });
     }
     if let Some(members) = applied.members {
-        engine.tell(Input::Members { change: applied.conf_change.map(Box::new), members: Box::new(members) });
+        let change = applied.conf_change.map(|change| (entry.index, Box::new(change)));
+        engine.tell(Input::Members { change, members: Box::new(members) });
     }
     if !applied.changes.is_empty() {
         engine.publish(applied.changes, applied.revision);

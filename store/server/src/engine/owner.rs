@@ -160,7 +160,7 @@ impl Owner {
                     let _ = dropped.send(());
                 }
             }
-            Input::Members { change, members } => self.members_changed(change.as_deref(), *members),
+            Input::Members { change, members } => self.members_changed(change, *members),
             Input::Removed => self.leave(),
             Input::Wiped => {
                 self.engine.ended.send_replace(Some(End::Wiped));
@@ -234,9 +234,9 @@ impl Owner {
     }
 
     /// Takes over what raft must know of a change of members, before it learns that the change is applied.
-    fn members_changed(&mut self, change: Option<&ConfChange>, members: Members) {
-        if let Some(change) = change {
-            self.replica.members_changed(change);
+    fn members_changed(&mut self, change: Option<(u64, Box<ConfChange>)>, members: Members) {
+        if let Some((index, change)) = change {
+            self.replica.members_changed(index, &change);
         }
         let removed = members.was_removed(self.replica.id());
         self.engine.members.send_replace(members);

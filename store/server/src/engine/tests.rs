@@ -83,7 +83,8 @@ async fn a_member_ends_when_a_thread_panics() {
     let mut change = ConfChange { node_id: alone.engine.id, ..ConfChange::default() };
     change.set_change_type(raft::eraftpb::ConfChangeType::RemoveNode);
     let members = alone.engine.members().borrow().clone();
-    alone.engine.tell(Input::Members { change: Some(Box::new(change)), members: Box::new(members) });
+    let change = Some((u64::MAX, Box::new(change)));
+    alone.engine.tell(Input::Members { change, members: Box::new(members) });
     let why = ended.wait_for(Option::is_some).await.expect("an end").clone();
     assert!(matches!(why, Some(End::Panicked("store-raft"))), "{why:?}");
     assert!(alone.put("b".to_owned(), "2").await.is_err());
