@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actions;
 use crate::machine::Machine;
-use crate::node::{self, Described, Health};
+use crate::node::{self, Described, Health, Kept};
 
 /// Writes on their way at once.
 const WRITES_MAX: usize = 64;
@@ -49,28 +49,27 @@ pub(crate) async fn run(client: Client, count: u32, address: IpAddr, machine: Ma
     tokio::join!(keep_nodes(client.clone(), nodes, shutdown.clone()), keep_pods(client, names, address, shutdown),);
 }
 
-/// Registers the nodes, then renews their leases, spread over the interval.
+/// Registers the nodes, then keeps their leases and statuses, spread over the interval.
 async fn keep_nodes(client: Client, nodes: Vec<Described>, shutdown: CancellationToken) {
-    let health = Health::default();
-    for described in &nodes {
-        if node::register_until(&client, described, &health, &shutdown).await.is_none() {
-            return;
-        }
-        if let Err(error) = node::renew(&client, &described.name).await {
-            tracing::warn!(%error, node = described.name, "a lease was not made");
-        }
+    let mut kept = Vec::with_capacity(nodes.len());
+    for described in nodes {
+        let Some(node) = Kept::register(&client, described, Health::default(), &shutdown).await else { return };
+        node.renew(&client).await;
+        kept.push(node);
     }
-    tracing::info!(nodes = nodes.len(), "hollow nodes are registered");
-    let pause = node::RENEW_EVERY / u32::try_from(nodes.len().max(1)).unwrap_or(u32::MAX);
+    if kept.is_empty() {
+        return;
+    }
+    tracing::info!(nodes = kept.len(), "hollow nodes are registered");
+    let mut turns = tokio::time::interval(node::RENEW_EVERY / u32::try_from(kept.len()).unwrap_or(u32::MAX));
     loop {
-        for described in &nodes {
+        for node in &mut kept {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                _ = turns.tick() => {}
             }
-            if let Err(error) = node::renew(&client, &described.name).await {
-                tracing::warn!(%error, node = described.name, "a lease was not renewed");
-            }
+            node.renew(&client).await;
+            node.report(&client, Health::default()).await;
         }
     }
 }

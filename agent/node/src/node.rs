@@ -130,7 +130,7 @@ fn conditions(health: &Health, old: &[Value], now: Timestamp) -> Vec<Value> {
 }
 
 /// Makes the node object if it isn't there, with its status.
-pub(crate) async fn register(client: &Client, node: &Described, health: &Health) -> Result<Vec<Value>, kube::Error> {
+async fn register(client: &Client, node: &Described, health: &Health) -> Result<Vec<Value>, kube::Error> {
     let api = Api::<Node>::all(client.clone());
     let object = serde_json::from_value(node.object()).map_err(kube::Error::SerdeError)?;
     let found = match api.create(&PostParams::default(), &object).await {
@@ -155,27 +155,8 @@ async fn report(client: &Client, node: &Described, health: &Health, old: &[Value
     Ok(conditions)
 }
 
-/// Registers, trying until it works or `shutdown`.
-pub(crate) async fn register_until(
-    client: &Client,
-    node: &Described,
-    health: &Health,
-    shutdown: &CancellationToken,
-) -> Option<Vec<Value>> {
-    loop {
-        match register(client, node, health).await {
-            Ok(conditions) => return Some(conditions),
-            Err(error) => tracing::info!(%error, node = node.name, "the node isn't registered yet"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(AGAIN) => {}
-        }
-    }
-}
-
 /// Renews the node's lease; makes it if it is missing.
-pub(crate) async fn renew(client: &Client, name: &str) -> Result<(), kube::Error> {
+async fn renew(client: &Client, name: &str) -> Result<(), kube::Error> {
     let api = Api::<Lease>::namespaced(client.clone(), "kube-node-lease");
     let now = Timestamp::now();
     let spec = json!({
@@ -213,40 +194,69 @@ fn shown(found: Option<&Node>, written: &[Value]) -> Shown {
     if written.iter().all(is_there) { Shown::AsWritten } else { Shown::Otherwise }
 }
 
-/// Keeps the node's lease and status until `shutdown`. `ask` finds out how the node is.
-pub(crate) async fn keep<F>(
-    client: Client,
+/// A node that is registered, and what was said of it last.
+pub(crate) struct Kept {
     node: Described,
-    mut conditions: Vec<Value>,
-    ask: impl Fn() -> F,
-    shutdown: CancellationToken,
-) where
-    F: Future<Output = Health>,
-{
-    let mut said = Health::default();
-    let mut said_at: Option<Instant> = None;
-    loop {
-        if let Err(error) = renew(&client, &node.name).await {
-            tracing::warn!(%error, "the node's lease was not renewed");
+    conditions: Vec<Value>,
+    said: Health,
+    said_at: Instant,
+}
+
+impl Kept {
+    /// Registers the node, trying until it works or `shutdown`.
+    pub(crate) async fn register(
+        client: &Client,
+        node: Described,
+        health: Health,
+        shutdown: &CancellationToken,
+    ) -> Option<Self> {
+        loop {
+            match register(client, &node, &health).await {
+                Ok(conditions) => return Some(Self { node, conditions, said: health, said_at: Instant::now() }),
+                Err(error) => tracing::info!(%error, node = node.name, "the node isn't registered yet"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return None,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
         }
-        let health = ask().await;
-        let found = Api::<Node>::all(client.clone()).get_opt(&node.name).await;
+    }
+
+    /// Renews the node's lease.
+    pub(crate) async fn renew(&self, client: &Client) {
+        if let Err(error) = renew(client, &self.node.name).await {
+            tracing::warn!(%error, node = self.node.name, "the node's lease was not renewed");
+        }
+    }
+
+    /// Writes what the node object doesn't say as it is; makes the object again if it is gone.
+    pub(crate) async fn report(&mut self, client: &Client, health: Health) {
+        let found = Api::<Node>::all(client.clone()).get_opt(&self.node.name).await;
         // Who can't be asked shows nothing new.
-        let shown = found.map_or(Shown::AsWritten, |found| shown(found.as_ref(), &conditions));
-        let due = said_at.is_none_or(|at| at.elapsed() >= REPORT_EVERY) || health != said || shown == Shown::Otherwise;
+        let shown = found.map_or(Shown::AsWritten, |found| shown(found.as_ref(), &self.conditions));
+        let is_due = self.said_at.elapsed() >= REPORT_EVERY || health != self.said || shown == Shown::Otherwise;
         let written = match shown {
             // As kubelet does.
-            Shown::Gone => Some(register(&client, &node, &health).await),
-            _ if due => Some(report(&client, &node, &health, &conditions).await),
-            _ => None,
+            Shown::Gone => register(client, &self.node, &health).await,
+            _ if is_due => report(client, &self.node, &health, &self.conditions).await,
+            _ => return,
         };
         match written {
-            Some(Ok(written)) => {
-                (conditions, said, said_at) = (written, health, Some(Instant::now()));
-            }
-            Some(Err(error)) => tracing::warn!(%error, "the node's status was not written"),
-            None => {}
+            Ok(conditions) => (self.conditions, self.said, self.said_at) = (conditions, health, Instant::now()),
+            Err(error) => tracing::warn!(%error, node = self.node.name, "the node's status was not written"),
         }
+    }
+}
+
+/// Keeps the node's lease and status until `shutdown`. `ask` finds out how the node is.
+pub(crate) async fn keep<F>(client: Client, mut node: Kept, ask: impl Fn() -> F, shutdown: CancellationToken)
+where
+    F: Future<Output = Health>,
+{
+    loop {
+        // First, as finding out may take its time.
+        node.renew(&client).await;
+        node.report(&client, ask().await).await;
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(RENEW_EVERY) => {}

@@ -12,7 +12,7 @@ use crate::config::{Config, ConfigError, Runtime, Serving};
 use crate::cri::{Cri, CriError};
 use crate::events::Recorder;
 use crate::network::{self, NetworkError};
-use crate::node::{self, Described, Health};
+use crate::node::{self, Described, Health, Kept};
 use crate::server::{self, ServeError, Shared};
 use crate::spec::NodeFacts;
 use crate::{hollow, machine, pods, rotation};
@@ -120,10 +120,10 @@ async fn run_node(
     let hands = Arc::new(Hands { cri: cri.clone(), client: client.clone(), node: facts, events: events.clone() });
     tokio::spawn(rotation::run(cri.clone(), config.data_dir.clone(), shutdown.clone()));
     let first = health(&cri).await;
-    let Some(conditions) = node::register_until(&client, &described, &first, &shutdown).await else { return Ok(()) };
+    let Some(kept) = Kept::register(&client, described, first, &shutdown).await else { return Ok(()) };
     events.node(name, false, "Starting", "Starting the node agent.");
     let ask = || health(&cri);
-    tokio::join!(node::keep(client, described, conditions, ask, shutdown.clone()), pods::run(hands, shutdown.clone()),);
+    tokio::join!(node::keep(client, kept, ask, shutdown.clone()), pods::run(hands, shutdown.clone()),);
     Ok(())
 }
 

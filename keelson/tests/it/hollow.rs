@@ -51,6 +51,20 @@ impl Unprivileged {
     }
 }
 
+impl Unprivileged {
+    /// Waits for a node to be there.
+    fn comes(&self, node: &str) {
+        let looks = 120;
+        for _ in 0..looks {
+            if self.kubectl(&["get", "nodes", "-o", "name"]).lines().any(|line| line == format!("node/{node}")) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        panic!("no node {node} after {looks} looks, one each half second");
+    }
+}
+
 impl Drop for Unprivileged {
     fn drop(&mut self) {
         self.keelson(&["down"]);
@@ -86,6 +100,10 @@ fn many_hollow_nodes_share_the_pods() {
     let port = free_port().to_string();
     let shown = user.keelson(&["up", "--port", &port, "--detach", "--runtime", "hollow", "--nodes", "20"]);
     assert!(shown.status.success(), "{}", text(&shown));
+    // A node that somebody deletes comes back while its agent lives.
+    user.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=30s"]);
+    user.kubectl(&["delete", "node", "hollow-3"]);
+    user.comes("hollow-3");
     user.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=30s"]);
     user.kubectl(&["create", "deployment", "web", "--image=web:1", "--replicas=40"]);
     user.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
