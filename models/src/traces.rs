@@ -22,6 +22,7 @@ mod effects;
 mod file;
 mod log;
 mod member;
+mod membership;
 mod outcomes;
 mod spec;
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! All members together: what is known of every term and of everything committed, and one event after the other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use store_core::trace::{Cause, Change, Event, Letter, Mark, Members, Role, View};
 
 use super::disk::{Disk, Found};
 use super::log::Log;
 use super::member::{Member, Permit};
+use super::membership::{after, members_made};
 use super::outcomes::{self, Outcome, Votes, outcomes};
 
 /// A step that the specification doesn't have.
@@ -179,18 +181,22 @@ impl Spec {
 
     /// Whether who takes part at an applied index is who took part there at other members.
     fn members_at(&mut self, applied: u64, members: &Members) -> Result<(), Broken> {
-        match self.changes.range(..=applied).next_back() {
-            Some((index, known)) if known != members => Err(format!(
-                "members take part in the same cluster: since {index} these do: {known:?}, not {members:?}"
-            )),
-            Some(_) => Ok(()),
-            None => {
-                if !members.voters.is_empty() && self.changes.is_empty() {
-                    self.changes.insert(applied, members.clone());
-                }
-                Ok(())
+        let Some((since, known)) = self.changes.range(..=applied).next_back() else {
+            if !members.voters.is_empty() && self.changes.is_empty() {
+                self.changes.insert(applied, members.clone());
             }
-        }
+            return Ok(());
+        };
+        // What a member applied just before it stopped, nobody may have told of; what is committed says it.
+        let committed = self.committed.range((Bound::Excluded(*since), Bound::Included(applied)));
+        let untold = committed.filter_map(|(index, committed)| Some((*index, committed.mark.2?)));
+        let Some(made) = members_made(known, untold, members) else {
+            return Err(format!(
+                "members take part in the same cluster: since {since} these do: {known:?}, not {members:?}"
+            ));
+        };
+        self.changes.extend(made);
+        Ok(())
     }
 
     fn input(&mut self, id: u64, cause: &Cause, view: View) -> Result<(), Box<Impossible>> {
@@ -382,20 +388,4 @@ impl Spec {
     pub(super) fn is_committed(&self, index: u64, term: u64) -> bool {
         index <= self.commit_max && self.committed.get(&index).is_none_or(|committed| committed.mark.0 == term)
     }
-}
-
-/// Who takes part after a change. Source: raft-rs `confchange/changer.rs`.
-fn after(members: &Members, change: Change) -> Members {
-    let (Change::Voter(id) | Change::Learner(id) | Change::Remove(id)) = change;
-    let mut after = members.clone();
-    after.voters.retain(|member| *member != id);
-    after.learners.retain(|member| *member != id);
-    match change {
-        Change::Voter(_) => after.voters.push(id),
-        Change::Learner(_) => after.learners.push(id),
-        Change::Remove(_) => {}
-    }
-    after.voters.sort_unstable();
-    after.learners.sort_unstable();
-    after
 }
