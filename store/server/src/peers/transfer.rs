@@ -58,8 +58,9 @@ pub(super) fn start(peers: &Peers, message: Message) {
             let copied = copied.ok_or_else(|| wrong("the copy was taken back"))?;
             let _slot = sending.acquire().await.map_err(wrong)?;
             // Chunks carry checksums of what is on disk, be it damaged: only the database knows.
-            let read = engine.clone();
+            let (read, begun) = (engine.clone(), tokio::time::Instant::now());
             tokio::task::spawn_blocking(move || read.state.read_values()).await.map_err(wrong)?.map_err(wrong)?;
+            tracing::info!(peer = format!("{peer:x}"), took = ?begun.elapsed(), "read what a snapshot will hold");
             let mut last = wrong("the peer has no URL");
             for url in &urls {
                 match tokio::time::timeout(GREET_MAX, greet(url, tls.clone(), &greeting)).await? {
