@@ -148,11 +148,21 @@ fn is_torn(segment: u64, bytes: &[u8], offset: usize) -> bool {
     let looks_torn = match sized(segment, bytes, offset) {
         _ if bytes.len() - offset < LONG_HEADER_BYTES => true,
         Ok(Sized { end, .. }) if end > bytes.len() => true,
-        Ok(Sized { begin, end, zeros }) => sectors_of_zeros(begin, &bytes[begin..end]) > zeros,
+        Ok(Sized { begin, end, zeros }) => {
+            sectors_of_zeros(begin, &bytes[begin..end]) > zeros || is_beginning_missing(bytes, offset, begin)
+        }
         // Of its sectors one at least was never written, or it is damaged.
         Err(_) => is_header_missing(bytes, offset),
     };
     looks_torn && !(offset + 1..bytes.len()).any(|later| content(segment, bytes, later).is_ok())
+}
+
+/// Whether the sector that content begins in is nothing but zeros, if the header reaches into it: nothing like that is
+/// written, as a record's kind isn't zero.
+fn is_beginning_missing(bytes: &[u8], offset: usize, begin: usize) -> bool {
+    let sector = begin / SECTOR_BYTES * SECTOR_BYTES;
+    let part = &bytes[sector.min(bytes.len())..(sector + SECTOR_BYTES).min(bytes.len())];
+    sector > offset && part.iter().all(|byte| *byte == 0)
 }
 
 /// Whether a sector is nothing but zeros, from the frame on, that its header lies in.

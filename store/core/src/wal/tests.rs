@@ -88,9 +88,13 @@ fn what_was_written_is_read_back_and_the_last_wins() {
 
 /// A log of three frames in one segment: its bytes, and where the last begins.
 fn written(last: &Entry) -> (Vec<u8>, usize) {
+    written_behind(&entry(1, 1), last)
+}
+
+fn written_behind(first: &Entry, last: &Entry) -> (Vec<u8>, usize) {
     let disk = Memory::default();
     let (mut wal, _) = open(&disk).expect("opened");
-    wal.push(&[entry(1, 1)], None);
+    wal.push(std::slice::from_ref(first), None);
     wal.flush(true).expect("written");
     let begin = disk.bytes().len();
     wal.push(std::slice::from_ref(last), None);
@@ -127,6 +131,28 @@ fn a_last_frame_with_a_missing_sector_is_cut_off() {
         let end = (512 * (sector + 1)).min(bytes.len());
         torn[begin.max(512 * sector)..end].fill(0);
         assert_eq!(reread(&torn).expect("a torn end"), [(1, 1)], "{sector}");
+    }
+}
+
+/// F1, wherever in a sector the last frame begins: its header may lie in two, and either may be missing. A bit that
+/// flipped in what was written whole is told from that.
+#[test]
+fn a_header_in_two_sectors_is_cut_off_without_one() {
+    for (padding, size) in (400..500).flat_map(|padding| [0, 30, 600].map(|size| (padding, size))) {
+        let first = Entry { data: vec![7; padding].into(), ..entry(1, 1) };
+        let (bytes, begin) = written_behind(&first, &Entry { data: vec![7; size].into(), ..entry(2, 1) });
+        let missing = |sector: usize| begin.max(512 * sector)..(512 * (sector + 1)).min(bytes.len());
+        for sector in begin / 512..bytes.len().div_ceil(512) {
+            let mut torn = bytes.clone();
+            torn[missing(sector)].fill(0);
+            let read = reread(&torn).unwrap_or_else(|damage| panic!("{begin}, {size}, {sector}: {damage:?}"));
+            assert_eq!(read, if torn == bytes { vec![(1, 1), (2, 1)] } else { vec![(1, 1)] });
+        }
+        for bit in (8 * begin..8 * (begin + 24).min(bytes.len())).filter(|_| begin % 512 >= 500 && begin % 512 < 509) {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(reread(&flipped).is_err(), "{begin}, {size}, bit {bit}");
+        }
     }
 }
 
