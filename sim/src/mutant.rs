@@ -65,6 +65,8 @@ pub enum Mutant {
     NeverDoubt,
     /// Of pods: pods of nodes that are gone keep their grace.
     KeepOrphans,
+    /// Of pods: a creation that got no answer is sent again as it is.
+    SameUid,
     /// Of pods: a pod that nobody controls any more concerns no ReplicaSet.
     ForgetOrphans,
 }

@@ -99,6 +99,7 @@ fn mutants_of_pods_are_found() {
         (Mutant::SkipLagging, 80),
         (Mutant::SkipRelist, 20),
         (Mutant::KeepOrphans, 20),
+        (Mutant::SameUid, 250),
     ];
     for (mutant, seeds) in bounds {
         let found = (1..=seeds).find(|seed| !run(Workload::Pods, *seed, None, Some(mutant)).violations.is_empty());

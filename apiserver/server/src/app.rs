@@ -89,14 +89,14 @@ pub(crate) fn unix_now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
+/// A uid that no object has.
+pub(crate) fn fresh_uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
 /// The clock, a uid and randomness for one write.
 pub(crate) fn moment() -> Moment {
     let unix = unix_now();
     let now = jiff::Timestamp::from_second(unix).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    Moment {
-        now: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        unix,
-        uid: uuid::Uuid::new_v4().to_string(),
-        random: rand::random(),
-    }
+    Moment { now: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), unix, uid: fresh_uid(), random: rand::random() }
 }

@@ -6,7 +6,10 @@
 //!
 //! Invariants
 //!   A1  A write that returns Ok is committed; its revision is the object's.
-//!   A2  No write is applied twice: each repetition carries the same guard.
+//!   A2  No change of an object is applied twice: each repetition carries the same guard, a revision that never comes
+//!       again.
+//!   A3  No creation makes the same object twice. Its guard, that nothing is there, comes true again when somebody deletes
+//!       what the first attempt made; so each attempt makes another object ([`Storage::create`]).
 
 use std::time::Duration;
 
@@ -205,15 +208,25 @@ impl Storage {
         Ok(Page { items, revision, count, more })
     }
 
-    /// Commits a write; returns the object's new revision.
-    pub(crate) async fn write(&self, write: &Write) -> Result<i64, StorageError> {
+    /// Commits a change of an object; returns its new revision.
+    pub(crate) async fn write(&self, write: Write) -> Result<i64, StorageError> {
+        self.commit(write, |_| {}).await
+    }
+
+    /// Commits a creation; returns the new object's revision. `another` makes another object of it (A3), before each
+    /// attempt that follows one without an answer. What any of them made is found in [`StorageError::Conflict`].
+    pub(crate) async fn create(&self, write: Write, another: impl FnMut(&mut Change)) -> Result<i64, StorageError> {
+        self.commit(write, another).await
+    }
+
+    async fn commit(&self, mut write: Write, mut again: impl FnMut(&mut Change)) -> Result<i64, StorageError> {
         let deadline = Instant::now() + RETRY_FOR;
         let mut pause = RETRY_FIRST;
         let mut repeated = false;
         loop {
-            let error = match self.attempt(write).await {
+            let error = match self.attempt(&write).await {
                 Ok(Ok(revision)) => return Ok(revision),
-                Ok(Err(refused)) => return settle(write, refused, repeated),
+                Ok(Err(refused)) => return settle(&write, refused, repeated),
                 Err(error) => error,
             };
             if !matches!(error, StorageError::Unavailable(_)) || Instant::now() + pause > deadline {
@@ -222,6 +235,7 @@ impl Storage {
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_MOST);
             repeated = true;
+            again(&mut write.change);
         }
     }
 

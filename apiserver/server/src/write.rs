@@ -18,7 +18,7 @@ use apiserver_core::{fence, meta, storage_form, stored};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::app::{App, moment};
+use crate::app::{App, fresh_uid, moment};
 use crate::http::{Body, Call, reply};
 use crate::read::{self, answer_object, storage_status};
 use crate::router::{Target, view};
@@ -160,6 +160,8 @@ pub(crate) async fn insert(
 ) -> Result<Value, Status> {
     let name = meta::name(&object).to_owned();
     let key = storage_form::key(resource, meta::namespace(&object), &name);
+    // Of all that were attempted: any of them may be the one that is there.
+    let mut uids = Vec::new();
     for _ in 0..CONFLICTS_MAX {
         let mut attempt = object.clone();
         let claim = claims::fill(app, resource, &mut attempt).await?;
@@ -171,20 +173,35 @@ pub(crate) async fn insert(
                 Ok(attempt)
             };
         }
-        let change = Change::Put { value: encode(resource, &attempt), lease: lease(app, resource).await? };
+        let lease = lease(app, resource).await?;
+        let change = Change::Put { value: encode(resource, &attempt), lease };
         let fence = fence::of_write(resource, None, &attempt, None);
         let write = Write { key: key.clone(), expected: 0, change, claim, release: Vec::new(), fence };
-        match app.storage.write(&write).await {
+        uids.push(meta::uid(&attempt).to_owned());
+        let created = app.storage.create(write, |change| {
+            meta::set(&mut attempt, "uid", fresh_uid());
+            uids.push(meta::uid(&attempt).to_owned());
+            *change = Change::Put { value: encode(resource, &attempt), lease };
+        });
+        match created.await {
             Ok(revision) => {
-                object = attempt;
-                meta::set(&mut object, "resourceVersion", revision.to_string());
-                return Ok(object);
+                meta::set(&mut attempt, "resourceVersion", revision.to_string());
+                return Ok(attempt);
             }
-            Err(StorageError::Conflict(Some(_))) => {
-                return Err(Status::already_exists(resource.group, resource.name, &name));
+            Err(StorageError::Conflict(Some(found))) => {
+                let found = read::decode(resource, &found)?;
+                let is_ours = uids.iter().any(|uid| uid == meta::uid(&found));
+                return if is_ours {
+                    Ok(found)
+                } else {
+                    Err(Status::already_exists(resource.group, resource.name, &name))
+                };
             }
             // Not the object but a claimed key is taken: choose another, or say which.
-            Err(StorageError::Conflict(None)) => claims::explain(app, resource, &object).await?,
+            Err(StorageError::Conflict(None)) => {
+                claims::explain(app, resource, &object).await?;
+                meta::set(&mut object, "uid", fresh_uid());
+            }
             Err(other) => return Err(storage_status(other)),
         }
     }
@@ -361,7 +378,7 @@ async fn commit(
         release: held.into_iter().filter(|h| finished || !kept.contains(h)).collect(),
         fence: fence.filter(|_| !finished),
     };
-    let revision = app.storage.write(&write).await?;
+    let revision = app.storage.write(write).await?;
     meta::set(new, "resourceVersion", revision.to_string());
     Ok(())
 }
@@ -416,7 +433,7 @@ pub(crate) async fn remove(app: &Arc<App>, target: &Target, options: &DeleteOpti
         let release = if gone { claims::held(resource, &old) } else { Vec::new() };
         let write =
             Write { key: key.clone(), expected: current.revision, change, claim: Vec::new(), release, fence: None };
-        match app.storage.write(&write).await {
+        match app.storage.write(write).await {
             Ok(revision) => {
                 meta::set(&mut result, "resourceVersion", revision.to_string());
                 return Ok((result, gone));

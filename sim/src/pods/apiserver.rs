@@ -256,7 +256,7 @@ impl Apiserver {
     async fn create(&self, kind: Kind, namespace: &str, object: Value) -> Result<Value, Status> {
         let (resource, received) = (kind.resource(), checked(kind, object)?);
         let generated = !meta::field(&received, "generateName").is_empty() && meta::name(&received).is_empty();
-        let mut attempts = 0;
+        let (mut attempts, mut uids) = (0, Vec::new());
         loop {
             let mut object = received.clone();
             lifecycle::prepare_create(resource, namespace, &self.sim.moment(), &mut object)?;
@@ -264,13 +264,28 @@ impl Apiserver {
             let fence = fence::of_write(resource, None, &object, None);
             let (key, value) = (kind.key(meta::namespace(&object), &name), Some(encode(kind, &object)));
             attempts += 1;
-            match self.storage.write(&Write { key, expected: 0, value, fence }).await {
+            uids.push(meta::uid(&object).to_owned());
+            let created = self.storage.create(Write { key, expected: 0, value, fence }, |value| {
+                if self.sim.has(Mutant::SameUid) {
+                    return;
+                }
+                meta::set(&mut object, "uid", self.sim.moment().uid);
+                uids.push(meta::uid(&object).to_owned());
+                *value = Some(encode(kind, &object));
+            });
+            match created.await {
                 Ok(revision) => {
                     meta::set(&mut object, "resourceVersion", revision.to_string());
                     return Ok(object);
                 }
-                Err(StorageError::Conflict(_)) if generated && attempts < CONFLICTS_MAX => {}
-                Err(StorageError::Conflict(_)) => {
+                Err(StorageError::Conflict(found)) => {
+                    let found = found.map(|found| self.decode(&found)).transpose()?;
+                    if let Some(ours) = found.filter(|found| uids.iter().any(|uid| uid == found.uid())) {
+                        return Ok(ours.value.clone());
+                    }
+                    if generated && attempts < CONFLICTS_MAX {
+                        continue;
+                    }
                     return Err(Status::already_exists(resource.group, resource.name, &name));
                 }
                 Err(other) => return Err(status_of(other)),
@@ -322,7 +337,7 @@ impl Apiserver {
                 value: (!finished).then(|| encode(place.kind, &new)),
                 fence: fence.clone().filter(|_| !finished),
             };
-            match self.storage.write(&write).await {
+            match self.storage.write(write).await {
                 Ok(revision) => {
                     let mut new = new;
                     meta::set(&mut new, "resourceVersion", revision.to_string());
@@ -356,7 +371,7 @@ impl Apiserver {
                 Deletion::Mark(marked) => (Some(encode(place.kind, &marked)), *marked),
             };
             let write = Write { key: key.clone(), expected: current.revision, value, fence: None };
-            match self.storage.write(&write).await {
+            match self.storage.write(write).await {
                 Ok(_) => return Ok(result),
                 Err(StorageError::Conflict(now)) => found = now,
                 Err(other) => return Err(status_of(other)),

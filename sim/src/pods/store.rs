@@ -135,14 +135,27 @@ impl Storage {
         Ok(self.range("/registry/revision", "").await?.1)
     }
 
-    /// Commits a write; returns the object's new revision.
-    pub(crate) async fn write(&self, write: &Write) -> Result<i64, StorageError> {
+    /// Commits a change of an object; returns its new revision.
+    pub(crate) async fn write(&self, write: Write) -> Result<i64, StorageError> {
+        self.commit(write, |_| {}).await
+    }
+
+    /// Commits a creation; `another` makes another object of it before each attempt that follows one without an answer.
+    pub(crate) async fn create(
+        &self,
+        write: Write,
+        another: impl FnMut(&mut Option<Bytes>),
+    ) -> Result<i64, StorageError> {
+        self.commit(write, another).await
+    }
+
+    async fn commit(&self, mut write: Write, mut again: impl FnMut(&mut Option<Bytes>)) -> Result<i64, StorageError> {
         let deadline = self.sim.now() + RETRY_FOR;
         let (mut pause, mut repeated) = (RETRY_FIRST, false);
         loop {
-            let error = match self.attempt(write).await {
+            let error = match self.attempt(&write).await {
                 Ok(Ok(revision)) => return Ok(revision),
-                Ok(Err(refused)) => return settle(write, refused, repeated),
+                Ok(Err(refused)) => return settle(&write, refused, repeated),
                 Err(error) => error,
             };
             if !matches!(error, StorageError::Unavailable(_)) || self.sim.now() + pause > deadline {
@@ -151,6 +164,7 @@ impl Storage {
             self.sim.sleep(pause).await;
             pause = (pause * 2).min(RETRY_MOST);
             repeated = true;
+            again(&mut write.value);
         }
     }
 
