@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::relay::Relay;
+
 /// A running apiserver and its store; both end with it.
 pub(crate) struct Cluster {
     pub(crate) dir: TempDir,
@@ -84,8 +86,21 @@ fn start_etcd(dir: &Path) -> (Child, String) {
 impl Cluster {
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        certificates(dir.path());
         let (etcd, url) = start_etcd(dir.path());
+        Self::over(dir, etcd, url.clone(), url)
+    }
+
+    /// One that reaches its store through a relay.
+    pub(crate) fn behind_a_relay() -> (Self, Relay) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (etcd, url) = start_etcd(dir.path());
+        let relay = Relay::start(&url);
+        (Self::over(dir, etcd, url, relay.url.clone()), relay)
+    }
+
+    /// An apiserver that finds the etcd at `store` under `endpoint`.
+    fn over(dir: TempDir, etcd: Child, store: String, endpoint: String) -> Self {
+        certificates(dir.path());
         let path = |name: &str| dir.path().join(name);
         std::fs::write(path("tokens"), "s3cret,alice,u1,\"dev\"\n").expect("write");
         let config = Config {
@@ -96,7 +111,7 @@ impl Cluster {
             client_ca: path("ca.crt"),
             token_file: Some(path("tokens")),
             kubelet: None,
-            store: StoreConfig { endpoints: vec![url.clone()], tls: None },
+            store: StoreConfig { endpoints: vec![endpoint], tls: None },
             service_network: Ipv4Addr::new(10, 96, 0, 0),
             service_prefix: 16,
             node_ports: (30000, 32767),
@@ -106,7 +121,7 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let apiserver = runtime.block_on(start(config, shutdown.clone())).expect("an apiserver");
         let address = apiserver.address();
-        let cluster = Self { dir, runtime, address, store: url, shutdown, apiserver: Some(apiserver), etcd };
+        let cluster = Self { dir, runtime, address, store, shutdown, apiserver: Some(apiserver), etcd };
         cluster.write_kubeconfig();
         cluster
     }

@@ -3,5 +3,7 @@
 mod cluster;
 mod kubectl;
 mod programs;
+mod relay;
 mod scheduling;
+mod unanswered;
 mod wire;

@@ -22,7 +22,7 @@ fn call(cluster: &Cluster, method: Method, path: &str, headers: &[(&str, &str)],
     })
 }
 
-fn post(cluster: &Cluster, path: &str, body: &Value) -> (StatusCode, Value) {
+pub(crate) fn post(cluster: &Cluster, path: &str, body: &Value) -> (StatusCode, Value) {
     call(cluster, Method::POST, path, &[("content-type", "application/json")], body.to_string().as_bytes())
 }
 
@@ -30,7 +30,7 @@ fn get(cluster: &Cluster, path: &str) -> (StatusCode, Value) {
     call(cluster, Method::GET, path, &[], b"")
 }
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[test]
 fn bad_input_is_answered_as_kubernetes_answers_it() {
