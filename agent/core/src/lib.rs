@@ -13,6 +13,8 @@
 //! - [`resources`]: quantities to shares, quotas, bytes; quality of service.
 //! - [`hollow`]: pods of simulated nodes.
 //! - [`logs`]: a container's log: its lines, and the last of them.
+//! - [`streams`]: exec and attach: what clients say, and which stream it is for.
+//! - [`spdy`]: those streams on their way from and to the runtime.
 
 pub mod backoff;
 pub mod env;
@@ -22,4 +24,6 @@ pub mod machine;
 pub mod probe;
 pub mod resources;
 pub mod runtime;
+pub mod spdy;
 pub mod status;
+pub mod streams;

@@ -1,23 +1,23 @@
 //! Exec and attach: the client's WebSocket on one side, the runtime's streams on the other.
 //!
-//! A WebSocket message's first byte is its channel: 0 stdin, 1 stdout, 2 stderr, 3 the
-//! result, 4 the terminal's size; in v5 also 255, which closes the channel named next.
-//! Source: Kubernetes `remotecommand`; KEP-4006 (v5).
+//! What either says is `agent_core::streams`' matter.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_core::spdy::Received;
+use agent_core::streams::{Options, RESULT, Streams, message};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use k8s_cri::v1 as cri;
 use tokio::sync::Mutex;
 
-use super::spdy::{self, Received, SpdyError};
+use super::spdy::{self, SpdyError};
 use super::{Place, Refusal, Shared, locate, not_running};
 use crate::cri::CriError;
 
@@ -26,46 +26,6 @@ const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// How long a runtime may keep its streams after it told the result.
 const END_MAX: Duration = Duration::from_secs(2);
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const RESULT: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
-
-/// What is asked. Source: `PodExecOptions`, `PodAttachOptions`.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Options {
-    command: Vec<String>,
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
-}
-
-impl Options {
-    fn parse(query: &str) -> Self {
-        let mut options = Self::default();
-        for pair in query.split('&').filter(|p| !p.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let plain = value.replace('+', " ");
-            let value = percent_encoding::percent_decode_str(&plain).decode_utf8_lossy().into_owned();
-            let on = matches!(value.as_str(), "true" | "1" | "");
-            match key {
-                "command" => options.command.push(value),
-                "stdin" => options.stdin = on,
-                "stdout" => options.stdout = on,
-                "stderr" => options.stderr = on,
-                "tty" => options.tty = on,
-                _ => {}
-            }
-        }
-        // A terminal has one output.
-        options.stderr &= !options.tty;
-        options
-    }
-}
 
 /// `GET /exec/…`, upgraded.
 pub(super) async fn exec(
@@ -145,23 +105,6 @@ fn bridge(
     }))
 }
 
-/// Numbers of the runtime's streams; 0 is none.
-#[derive(Debug, Clone, Copy, Default)]
-struct Streams {
-    result: u32,
-    stdin: u32,
-    stdout: u32,
-    stderr: u32,
-    resize: u32,
-}
-
-impl Streams {
-    fn channel(&self, stream: u32) -> Option<u8> {
-        let known = [(self.stdout, STDOUT), (self.stderr, STDERR), (self.result, RESULT)];
-        known.into_iter().find(|(id, _)| *id == stream && stream != 0).map(|(_, channel)| channel)
-    }
-}
-
 async fn run(socket: WebSocket, url: &str, options: &Options) -> Result<(), SpdyError> {
     let (mut to_client, from_client) = socket.split();
     let opened = open(url, options).await;
@@ -211,13 +154,8 @@ async fn feed(
             Ok(Message::Ping(_) | Message::Pong(_)) => continue,
             Ok(Message::Close(_)) | Err(_) => return Ok(()),
         };
-        let Some((channel, data)) = bytes.split_first() else { continue };
-        let mut sender = sender.lock().await;
-        match *channel {
-            STDIN if streams.stdin != 0 && !data.is_empty() => sender.send(streams.stdin, data, false).await?,
-            RESIZE if streams.resize != 0 && !data.is_empty() => sender.send(streams.resize, data, false).await?,
-            CLOSE if data == [STDIN] && streams.stdin != 0 => sender.send(streams.stdin, &[], true).await?,
-            _ => {}
+        if let Some((stream, bytes, last)) = streams.input(&bytes) {
+            sender.lock().await.send(stream, bytes, last).await?;
         }
     }
     Ok(())
@@ -230,8 +168,7 @@ async fn answer(
     sender: &Mutex<spdy::Sender>,
     streams: Streams,
 ) -> Result<(), SpdyError> {
-    let mut open: Vec<u32> =
-        [streams.result, streams.stdout, streams.stderr].into_iter().filter(|id| *id != 0).collect();
+    let mut open = streams.outputs();
     let mut deadline: Option<tokio::time::Instant> = None;
     while !open.is_empty() {
         let received = match deadline {
@@ -245,7 +182,7 @@ async fn answer(
         match received {
             Received::Data { stream, bytes, last } => {
                 if let Some(channel) = streams.channel(stream).filter(|_| !bytes.is_empty()) {
-                    if to_client.send(framed(channel, &bytes)).await.is_err() {
+                    if to_client.send(Message::Binary(message(channel, &bytes))).await.is_err() {
                         return Ok(());
                     }
                     if channel == RESULT {
@@ -265,13 +202,6 @@ async fn answer(
     Ok(())
 }
 
-fn framed(channel: u8, bytes: &[u8]) -> Message {
-    let mut message = BytesMut::with_capacity(1 + bytes.len());
-    message.put_u8(channel);
-    message.put_slice(bytes);
-    Message::Binary(message.freeze())
-}
-
 async fn close(to_client: &mut SplitSink<WebSocket, Message>) {
     // A client that is gone needs no goodbye.
     let goodbye = CloseFrame { code: close_code::NORMAL, reason: "".into() };
@@ -280,24 +210,11 @@ async fn close(to_client: &mut SplitSink<WebSocket, Message>) {
 }
 
 /// Tells the client in the words of a result.
-async fn say_failure(to_client: &mut SplitSink<WebSocket, Message>, message: &str) {
+async fn say_failure(to_client: &mut SplitSink<WebSocket, Message>, reason: &str) {
     let status = serde_json::json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "reason": "InternalError", "message": message, "code": 500,
+        "reason": "InternalError", "message": reason, "code": 500,
     });
-    let _ = to_client.send(framed(RESULT, status.to_string().as_bytes())).await;
+    let _ = to_client.send(Message::Binary(message(RESULT, status.to_string().as_bytes()))).await;
     close(to_client).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_read_from_the_query() {
-        let options =
-            Options::parse("command=sh&command=-c&command=echo+a%26b&stdin=true&stdout=true&stderr=true&tty=1");
-        assert_eq!(options.command, ["sh", "-c", "echo a&b"]);
-        assert!(options.stdin && options.stdout && options.tty && !options.stderr);
-    }
 }
