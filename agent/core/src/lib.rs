@@ -15,13 +15,17 @@
 //! - [`logs`]: a container's log: its lines, and the last of them.
 //! - [`streams`]: exec and attach: what clients say, and which stream it is for.
 //! - [`spdy`]: those streams on their way from and to the runtime.
+//! - [`registry`]: whose an image is, and who one is there.
+//! - [`archive`]: whether an image archive is whole, and what is in it.
 
+pub mod archive;
 pub mod backoff;
 pub mod env;
 pub mod hollow;
 pub mod logs;
 pub mod machine;
 pub mod probe;
+pub mod registry;
 pub mod resources;
 pub mod runtime;
 pub mod spdy;

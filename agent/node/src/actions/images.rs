@@ -2,13 +2,11 @@
 //!
 //! Source: kubelet `images/image_manager.go`.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
+use agent_core::registry::{Credential, matching};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use serde::Deserialize;
 
 use super::{Failure, Hands, failure, find};
 use crate::cri::CriError;
@@ -107,76 +105,14 @@ impl Hands {
             let secret = secret.map_err(|e| failure("ErrImagePull", &e))?;
             let data = secret.and_then(|s| s.data).unwrap_or_default();
             if let Some(bytes) = data.get(".dockerconfigjson") {
-                found.extend(matching(&bytes.0, image));
+                found.extend(matching(&bytes.0, image).into_iter().map(shown));
             }
         }
         Ok(found)
     }
 }
 
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: BTreeMap<String, DockerAuth>,
-}
-
-#[derive(Deserialize)]
-struct DockerAuth {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    auth: String,
-}
-
-/// Entries of a `.dockerconfigjson` for the image's registry.
-fn matching(config: &[u8], image: &str) -> Vec<cri::AuthConfig> {
-    let Ok(config) = serde_json::from_slice::<DockerConfig>(config) else { return Vec::new() };
-    let registry = registry(image);
-    let fits = |server: &str| {
-        let bare = server.trim_start_matches("https://").trim_start_matches("http://");
-        let host = bare.split('/').next().unwrap_or_default();
-        host == registry || registry == "docker.io" && host == "index.docker.io"
-    };
-    let entries = config.auths.into_iter().filter(|(server, _)| fits(server));
-    entries
-        .map(|(_, entry)| cri::AuthConfig {
-            username: entry.username,
-            password: entry.password,
-            auth: entry.auth,
-            ..Default::default()
-        })
-        .filter(|a| !a.auth.is_empty() || !a.username.is_empty())
-        .map(|mut auth| {
-            if auth.auth.is_empty() {
-                let pair = format!("{}:{}", auth.username, auth.password);
-                auth.auth = base64::engine::general_purpose::STANDARD.encode(pair);
-            }
-            auth
-        })
-        .collect()
-}
-
-/// Source: `distribution/reference` normalisation: the first part is a host if it looks like one.
-fn registry(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "docker.io",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_go_to_their_registry_alone() {
-        let config = br#"{"auths": {"https://index.docker.io/v1/": {"auth": "YTpi"}, "localhost:5000": {"username": "u", "password": "p"}}}"#;
-        let auths = |image: &str| matching(config, image).into_iter().map(|a| a.auth).collect::<Vec<_>>();
-        assert_eq!(auths("nginx:1"), ["YTpi"]);
-        assert_eq!(auths("localhost:5000/x/y@sha256:1"), ["dTpw"]);
-        assert!(auths("ghcr.io/x").is_empty());
-        assert!(matching(b"{", "nginx").is_empty());
-    }
+fn shown(credential: Credential) -> cri::AuthConfig {
+    let Credential { username, password, auth } = credential;
+    cri::AuthConfig { username, password, auth, ..Default::default() }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::*;
-use crate::image::archive;
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -25,7 +24,7 @@ fn busybox_is_all_of_its_names() {
 #[test]
 fn the_image_is_whole_and_always_the_same() {
     let image_bytes = image(busybox()).expect("an image");
-    assert_eq!(archive::check(image_bytes.as_slice()).expect("a good archive"), [REFERENCE]);
+    assert_eq!(agent_core::archive::check(image_bytes.as_slice()).expect("a good archive"), [REFERENCE]);
     assert!(image_bytes == image(busybox()).expect("an image"));
 }
 

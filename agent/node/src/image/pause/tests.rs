@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::*;
-use crate::image::{archive, sha256};
+use crate::image::sha256;
 
 fn here() -> Architecture {
     Architecture::here().expect("a machine that the program is for")
@@ -130,6 +130,6 @@ fn expect_bytes(architecture: Architecture, length: usize, digest: &str) {
 fn the_image_can_be_imported() {
     for architecture in [Architecture::Amd64, Architecture::Arm64] {
         let bytes = image(REFERENCE, architecture).expect("an image");
-        assert_eq!(archive::check(bytes.as_slice()).expect("a good archive"), [REFERENCE]);
+        assert_eq!(agent_core::archive::check(bytes.as_slice()).expect("a good archive"), [REFERENCE]);
     }
 }

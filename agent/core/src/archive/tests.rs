@@ -6,9 +6,10 @@ use expect_test::{Expect, expect};
 use serde_json::json;
 
 use super::*;
-use crate::image::Architecture;
-use crate::image::oci::{self, Content, ImageConfig};
-use crate::image::sha256;
+
+fn sha256(content: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(content))
+}
 
 fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
@@ -20,9 +21,21 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     archive.into_inner().expect("room in memory")
 }
 
+/// An image layout, the layer of sevens last.
 fn built() -> Vec<u8> {
-    let file = oci::File { path: "a".to_owned(), mode: 0o644, content: Content::Bytes(vec![7; 3000]) };
-    oci::build("example.org/a/b:1", &[file], &ImageConfig::new(Architecture::Amd64)).expect("an image")
+    let digest = |content: &[u8]| format!("sha256:{}", sha256(content));
+    let (config, layer) = (&b"{}"[..], [7; 3000]);
+    let manifest = json!({"config": {"digest": digest(config)}, "layers": [{"digest": digest(&layer)}]}).to_string();
+    let name = json!({NAME: "example.org/a/b:1"});
+    let index = json!({"manifests": [{"digest": digest(manifest.as_bytes()), "annotations": name}]}).to_string();
+    let blob = |content: &[u8]| format!("blobs/sha256/{}", sha256(content));
+    archive(&[
+        ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#),
+        ("index.json", index.as_bytes()),
+        (&blob(manifest.as_bytes()), manifest.as_bytes()),
+        (&blob(config), config),
+        (&blob(&layer), &layer),
+    ])
 }
 
 fn told(archive: &[u8]) -> String {
@@ -158,4 +171,45 @@ fn one_machine_of_an_index_is_enough() {
             "blobs/sha256/0000000000000000000000000000000000000000000000000000000000000000 is missing, which blobs/sha256/ca6906505b58f057eeb9b35ade1006aa29989ac07575515ecdd9545a7179ba0f names"
         ],
     );
+}
+
+/// A header of a kind, under a name and for so many bytes.
+fn header(kind: tar::EntryType, path: &str, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_path(path).expect("a short name");
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_cksum();
+    header
+}
+
+/// Some bytes that stand for eight EiB of zeros would be read for ever.
+#[test]
+fn sparse_files_are_refused() {
+    let mut sparse = header(tar::EntryType::GNUSparse, "index.json", 512);
+    let gnu = sparse.as_gnu_mut().expect("a header of GNU's");
+    gnu.sparse[0].offset = [0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0];
+    gnu.sparse[0].numbytes = *b"000000001000";
+    gnu.realsize = [0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0];
+    sparse.set_cksum();
+    let mut bytes = sparse.as_bytes().to_vec();
+    bytes.extend([b'{'; 512]);
+    bytes.extend([0; 1024]);
+    check_told(&bytes, expect!["it is not a tar archive, or it is cut off: index.json is a sparse file"]);
+}
+
+/// A file of more than 8 GiB says its size before its header, whose field has no room for it.
+#[test]
+fn sizes_may_stand_before_a_header() {
+    let layer = [7; 700];
+    let config = json!([{"Config": "c.json", "Layers": ["layer"], "RepoTags": ["a:1"]}]).to_string();
+    let mut builder = tar::Builder::new(archive(&[("manifest.json", config.as_bytes()), ("c.json", b"{}")]));
+    builder.get_mut().truncate(2048);
+    builder.append_pax_extensions([("size", &b"700"[..])]).expect("room in memory");
+    let mut bytes = builder.into_inner().expect("room in memory");
+    bytes.truncate(bytes.len() - 1024);
+    bytes.extend(header(tar::EntryType::Regular, "layer", 0).as_bytes());
+    bytes.extend(layer);
+    bytes.extend([0; 1024 - 700 + 1024]);
+    check_told(&bytes, expect!["docker.io/library/a:1"]);
 }
