@@ -6,9 +6,10 @@ use store_core::wire::{Command, Member as Wire, MemberChange};
 
 use prost::Message as _;
 
+use crate::event::Event;
 use crate::member::{Input, Member, Running};
 use crate::queue::{MS, SECOND};
-use crate::world::{Event, Shared, World};
+use crate::world::{Shared, World};
 
 /// Voters that there are at most.
 const VOTERS_MAX: usize = 5;

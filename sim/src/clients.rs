@@ -13,9 +13,10 @@ use store_core::wire::{
     CompactionRequest, Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 
+use crate::event::Event;
 use crate::member::{Reply, Want};
 use crate::queue::{MS, SECOND, Time};
-use crate::world::{Event, Shared};
+use crate::world::Shared;
 
 /// Keys that clients share.
 const KEYS: u64 = 4;

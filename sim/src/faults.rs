@@ -3,10 +3,11 @@
 use store_core::membership::Members;
 
 use crate::disk;
+use crate::event::Event;
 use crate::network::Fate;
 use crate::queue::{MS, SECOND, Time};
 use crate::run::FAULTS;
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// What is to be mended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

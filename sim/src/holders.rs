@@ -6,9 +6,10 @@ use store_core::wire::command::Request as Wire;
 use store_core::wire::{LeaseGrantRequest, LeaseRevokeMany};
 
 use crate::clients::put;
+use crate::event::Event;
 use crate::member::{Reply, Want};
 use crate::queue::{MS, SECOND, Time};
-use crate::world::{Event, RATE_MAX, Shared};
+use crate::world::{RATE_MAX, Shared};
 
 /// What the holder is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

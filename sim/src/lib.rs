@@ -12,6 +12,7 @@ mod canon;
 mod chance;
 mod clients;
 mod disk;
+mod event;
 mod faults;
 mod holders;
 mod member;

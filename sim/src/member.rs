@@ -18,11 +18,12 @@ use store_core::wal::Wal;
 use store_core::watch::Ring;
 
 use crate::disk::{Fault, Files};
+use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::queue::{MS, Time};
 use crate::state::{self, Content, State};
 use crate::stream::{self, Stream};
-use crate::world::{Event, Shared};
+use crate::world::Shared;
 pub(crate) use calls::{Call, Origin, Reply, Want};
 use threads::{ToLog, ToState};
 

@@ -27,12 +27,12 @@ use std::rc::Rc;
 
 use crate::canon::Canon;
 use crate::chance::Chance;
+use crate::event::Event;
 use crate::member::Reply;
 use crate::mutant::Mutant;
 use crate::network::Fate;
 use crate::queue::{MS, SECOND, Time};
 use crate::stream::Answer;
-use crate::world::Event;
 use actors::Actors;
 use apiserver::Apiserver;
 use client::Servers;

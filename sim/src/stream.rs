@@ -8,10 +8,11 @@ use store_core::watch::{Cursor, Slice, Told};
 use store_core::wire::RangeRequest;
 
 use crate::disk::Fault;
+use crate::event::Event;
 use crate::member::Running;
 use crate::mutant::Mutant;
 use crate::queue::Time;
-use crate::world::{Event, Shared};
+use crate::world::Shared;
 
 /// Bytes of events that are given at once; small, so that slices end everywhere.
 const SLICE_BYTES_MAX: usize = 200;

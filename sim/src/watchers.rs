@@ -6,10 +6,11 @@ use store_core::wire::Event as Wire;
 use store_core::wire::event::EventType;
 
 use crate::canon::{Canon, Told};
+use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::queue::{MS, SECOND};
 use crate::stream::Answer;
-use crate::world::{Event, Shared};
+use crate::world::Shared;
 
 /// A client with one watcher.
 pub(crate) struct Watcher {

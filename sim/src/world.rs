@@ -1,9 +1,7 @@
 //! The cluster and everybody around it, moved by one queue of events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
-use bytes::Bytes;
 use models::history::Operation;
 use raft::eraftpb::{Message, MessageType};
 use store_core::membership::Members;
@@ -14,7 +12,7 @@ use store_core::wire::Member as Wire;
 use crate::canon::Canon;
 use crate::chance::Chance;
 use crate::clients::{Client, compact};
-use crate::faults::Fault;
+use crate::event::Event;
 use crate::holders::Holder;
 use crate::member::{Input, Member, Origin, Reply, Want};
 use crate::mutant::Mutant;
@@ -22,8 +20,7 @@ use crate::network::{self, Fate, Frame, Link};
 use crate::pods::{Happened, Pods, STORE};
 use crate::queue::{MS, Queue, SECOND, Time};
 use crate::run::Workload;
-use crate::state::Content;
-use crate::stream::{Answer, Id};
+use crate::stream::Answer;
 use crate::watchers::Watcher;
 
 /// How fast the fastest clock goes, and how slow the slowest, in millionths.
@@ -33,102 +30,6 @@ const RATE_MIN: u64 = 900_000;
 const JOINERS: u64 = 4;
 /// Inputs are held back for a member that stands still; more come to nothing.
 const FRAMES_HELD_MAX: usize = 4096;
-
-/// What happens.
-pub(crate) enum Event {
-    /// A member's owner, log thread, state thread, or clock: number, boot.
-    Tick(u64, u64),
-    Owner(u64, u64),
-    Written(u64, u64),
-    State(u64, u64),
-    /// A call of a member is tried again, or reads.
-    Retry(u64, u64, u64),
-    Read(u64, u64, u64),
-    /// A watcher's turn.
-    Stream(u64, u64, Id),
-    /// Between members.
-    Deliver {
-        from: u64,
-        to: u64,
-        connection: u32,
-        frame: Frame,
-    },
-    Unreachable {
-        from: u64,
-        to: u64,
-    },
-    Transfer {
-        message: Box<Message>,
-        content: Rc<Content>,
-    },
-    SnapshotSent {
-        from: u64,
-        to: u64,
-        delivered: bool,
-    },
-    /// Between clients and members.
-    Ask(usize),
-    Call {
-        client: usize,
-        number: u64,
-        at: u64,
-        want: Want,
-    },
-    Reply {
-        client: usize,
-        number: u64,
-        reply: Reply,
-    },
-    GiveUp {
-        client: usize,
-        number: u64,
-    },
-    /// Between watchers and members.
-    Watch {
-        id: Id,
-        at: u64,
-        wanted: (Bytes, Bytes),
-        start: i64,
-        /// Whether what was before a change is wanted too.
-        before: bool,
-    },
-    Unwatch {
-        id: Id,
-        at: u64,
-    },
-    WentOn {
-        id: Id,
-        at: u64,
-        asks: bool,
-    },
-    Told {
-        watcher: usize,
-        generation: u64,
-        answer: Answer,
-    },
-    Doubt {
-        watcher: usize,
-        generation: u64,
-    },
-    Reconnect {
-        watcher: usize,
-        generation: u64,
-    },
-    /// Watchers move or ask how far they are.
-    Stir,
-    Compact,
-    /// Members come and go.
-    Administer,
-    /// Something breaks, or is mended.
-    Break,
-    Mend(Fault),
-    Start(u64),
-    Crash(u64),
-    /// Of the cluster that runs pods.
-    BeginPods,
-    BreakPods,
-    Later(Box<dyn FnOnce()>),
-}
 
 /// What a run's chance decided at its beginning.
 pub(crate) struct Limits {

@@ -9,10 +9,11 @@ use store_core::wire::{Command, LeaseCheckpoint, LeaseCheckpointMany, RangeReque
 
 use super::{Input, Running};
 use crate::disk::Fault;
+use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::network::Frame;
 use crate::queue::{MS, SECOND, Time};
-use crate::world::{Event, Shared};
+use crate::world::Shared;
 
 /// How long a request may take.
 const PATIENCE: Time = 7 * SECOND;

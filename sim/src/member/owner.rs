@@ -9,10 +9,11 @@ use store_core::wire::{Command, HashVote, LeaseCheckpoint, LeaseCheckpointMany, 
 use super::threads::{ToLog, ToState};
 use super::{ELECTION_TICKS, Input, Running, TICK};
 use crate::disk::Fault;
+use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::network::Frame;
 use crate::queue::MS;
-use crate::world::{Event, Shared};
+use crate::world::Shared;
 
 /// Ticks after which a copy of the state that nobody is sent goes.
 const COPY_IDLE_TICKS: u64 = 100;

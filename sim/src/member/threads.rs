@@ -11,11 +11,12 @@ use store_core::trace::Event as Traced;
 use store_core::watch::{Ring, Told};
 
 use super::{Input, Running};
+use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::queue::MS;
 use crate::run::FAULTS;
 use crate::state::{Applied, Content};
-use crate::world::{Event, Shared};
+use crate::world::Shared;
 
 /// What the log thread is given.
 pub(crate) enum ToLog {

@@ -16,10 +16,10 @@ use store_core::wire::{
 
 use super::STORE;
 use super::tasks::{Mailbox, Sim};
+use crate::event::Event;
 use crate::member::{Reply, Want};
 use crate::queue::{MS, SECOND, Time};
 use crate::stream::Answer;
-use crate::world::Event;
 
 const RETRY_FOR: Time = 15 * SECOND;
 const RETRY_FIRST: Time = 20 * MS;

@@ -17,11 +17,11 @@ use jiff::Timestamp;
 use super::informer::Kept;
 use super::objects::Memo;
 use crate::chance::Chance;
+use crate::event::Event;
 use crate::member::Reply;
 use crate::mutant::Mutant;
 use crate::queue::{SECOND, Time};
 use crate::stream::Answer;
-use crate::world::Event;
 
 /// The second of the epoch at which a run begins.
 const BEGINNING: i64 = 1_767_225_600;
