@@ -5,7 +5,7 @@
 //! What was removed comes back until a new segment synced the folder, the last first.
 //! What lies there for long may have a flipped bit when it is read again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use store_core::wal::{Damage, Segments};
 
@@ -41,8 +41,8 @@ pub(crate) struct Files {
     removed: Vec<(u64, Vec<u8>)>,
     /// Nothing more fits.
     pub(crate) full: bool,
-    /// Bytes that aren't what was written: segment and place.
-    flipped: Vec<(u64, usize)>,
+    /// Bits that aren't what was written: segment, place, and which of its byte.
+    flipped: BTreeSet<(u64, usize, u32)>,
     /// Where a frame begins that a crash left unfinished, until it is cut off.
     torn: Option<(u64, usize)>,
 }
@@ -107,8 +107,12 @@ impl Files {
         for (number, end) in at_rest {
             if place < end {
                 if let Some(byte) = self.segments.get_mut(&number).and_then(|bytes| bytes.get_mut(place)) {
-                    *byte ^= 1 << chance.below(8);
-                    self.flipped.push((number, place));
+                    let bit = chance.below(8) as u32;
+                    *byte ^= 1 << bit;
+                    // One that flips again is as it was.
+                    if !self.flipped.remove(&(number, place, bit)) {
+                        self.flipped.insert((number, place, bit));
+                    }
                 }
                 return true;
             }
@@ -119,7 +123,7 @@ impl Files {
 
     /// Whether a bit has flipped in what is there, or may come back.
     pub(crate) fn is_damaged(&self) -> bool {
-        self.flipped.iter().any(|(number, _)| {
+        self.flipped.iter().any(|(number, ..)| {
             let is_doing = self.doing.iter().any(|done| matches!(done, Done::Removed(removed, _) if removed == number));
             is_doing || self.segments.contains_key(number) || self.removed.iter().any(|(removed, _)| removed == number)
         })
@@ -127,13 +131,13 @@ impl Files {
 
     /// Whether what was found to be damaged is: in the first segment with a flipped bit, not behind it.
     pub(crate) fn is_where(&self, damage: &Damage) -> bool {
-        let first = self.flipped.iter().filter(|(number, _)| self.segments.contains_key(number)).min();
-        first.is_some_and(|(number, place)| *number == damage.segment && damage.offset <= *place)
+        let first = self.flipped.iter().find(|(number, ..)| self.segments.contains_key(number));
+        first.is_some_and(|(number, place, _)| *number == damage.segment && damage.offset <= *place)
     }
 
     /// Whether a flipped bit is in what a start reads.
     pub(crate) fn has_flipped(&self) -> bool {
-        self.flipped.iter().any(|(number, _)| self.segments.contains_key(number))
+        self.flipped.iter().any(|(number, ..)| self.segments.contains_key(number))
     }
 
     /// A mutant's way out: what is damaged, and all behind it, counts as torn.
