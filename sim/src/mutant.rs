@@ -51,6 +51,8 @@ pub enum Mutant {
     DeleteWithoutUid,
     /// Of pods: a status goes to whatever pod has the name.
     StatusWithoutUid,
+    /// Of pods: a status is written over whatever version of its pod is there.
+    StatusWithoutVersion,
     /// Of pods: an agent stops unknown pods before the API's list is known.
     AdoptEarly,
     /// Of pods: a scheduler takes a binding that wasn't answered for one that failed.

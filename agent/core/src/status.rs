@@ -17,6 +17,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::resources::qos_class;
 use crate::runtime::{Container, ContainerState, Sandbox};
 
+/// The newest version of a pod's object that its agent knows: the one at hand, or the one that it `wrote` last, which the
+/// watch may not have shown yet. Versions are numbers, later ones larger. Source: KEP-5504.
+pub fn newest_version(pod: &Pod, wrote: Option<&str>) -> Option<String> {
+    let versions = [pod.metadata.resource_version.as_deref(), wrote];
+    versions.into_iter().flatten().max_by_key(|version| version.parse::<u64>().unwrap_or(0)).map(str::to_owned)
+}
+
 /// A waiting state: its one word and its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
@@ -298,5 +305,23 @@ fn condition(
         last_transition_time: Some(since.unwrap_or(Time(now))),
         observed_generation: pod.metadata.generation,
         ..PodCondition::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_is_the_largest_number() {
+        let of = |version: &str, wrote: Option<&str>| {
+            let mut pod = Pod::default();
+            pod.metadata.resource_version = Some(version.to_owned());
+            newest_version(&pod, wrote)
+        };
+        assert_eq!(of("9", Some("10")).as_deref(), Some("10"), "the watch is behind");
+        assert_eq!(of("11", Some("10")).as_deref(), Some("11"), "others wrote since");
+        assert_eq!(of("11", None).as_deref(), Some("11"));
+        assert_eq!(newest_version(&Pod::default(), None), None);
     }
 }

@@ -7,7 +7,9 @@
 //! Invariants
 //!   O1  An observation that began before a pod's last finished action is not used for that pod:
 //!       it may not show what the action did.
-//!   O2  Of one pod's status at most one write is on its way, and the last status is written last.
+//!   O2  Of one pod's status at most one write is waited for, and the last status is written last: each is decided upon
+//!       a version of the object and written over no other, so that one that was given up and arrives late changes
+//!       nothing.
 //!   O3  Pods that the runtime has and the API doesn't are stopped, and what is left in folders of pods that neither has is
 //!       removed, but only once the API's list is known.
 
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use agent_core::machine::{PodMachine, skeleton};
 use agent_core::runtime::{Action, ObservedPod, Outcome};
+use agent_core::status::newest_version;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -51,8 +54,8 @@ enum Told {
     Observed(Instant, BTreeMap<String, Found>),
     /// An action came to an end; what the runtime had of the pod after it.
     Done { uid: String, action: Action, outcome: Outcome, seen: Option<(Instant, ObservedPod)> },
-    /// A status was written, or not.
-    Published { uid: String, written: bool },
+    /// A status was written, which made this version of the object, or not.
+    Published { uid: String, written: bool, version: Option<String> },
 }
 
 struct Entry {
@@ -66,6 +69,8 @@ struct Entry {
     status: Option<PodStatus>,
     published: Option<PodStatus>,
     publishing: bool,
+    /// The version of the object that this agent wrote last.
+    version: Option<String>,
     wake_at: Option<Timestamp>,
 }
 
@@ -118,9 +123,10 @@ impl Owner {
             }
             Told::Observed(at, found) => self.handle_observed(at, found),
             Told::Done { uid, action, outcome, seen } => self.handle_done(&uid, &action, &outcome, seen),
-            Told::Published { uid, written } => {
+            Told::Published { uid, written, version } => {
                 if let Some(entry) = self.pods.get_mut(&uid) {
                     entry.publishing = false;
+                    entry.version = version.or(entry.version.take());
                     if !written {
                         entry.published = None;
                     }
@@ -156,6 +162,7 @@ impl Owner {
             status: None,
             published,
             publishing: false,
+            version: None,
             wake_at: None,
         };
         self.pods.insert(uid.to_owned(), entry);
@@ -262,14 +269,15 @@ impl Owner {
         entry.published.clone_from(&entry.status);
         let Some(status) = entry.status.clone() else { return };
         let (client, inbox, pod) = (self.hands.client.clone(), self.inbox.clone(), entry.pod.clone());
-        let uid = uid.to_owned();
+        let (uid, known) = (uid.to_owned(), newest_version(&pod, entry.version.as_deref()));
         tokio::spawn(async move {
-            let written = write_status(&client, &pod, &status).await;
-            if !written {
+            let written = write_status(&client, &pod, known.as_deref(), &status).await;
+            if written.is_none() {
                 tokio::time::sleep(PUBLISH_AGAIN).await;
             }
+            let (written, version) = (written.is_some(), written.flatten());
             // The owner only goes at shutdown.
-            let _ = inbox.send(Told::Published { uid, written }).await;
+            let _ = inbox.send(Told::Published { uid, written, version }).await;
         });
     }
 
@@ -307,19 +315,20 @@ async fn perform(
     let _ = inbox.send(Told::Done { uid, action, outcome, seen }).await;
 }
 
-/// Writes a pod's status; `false` if it should be tried again.
-async fn write_status(client: &Client, pod: &Pod, status: &PodStatus) -> bool {
+/// Writes a pod's status over the version that is known; returns the one that it makes, if any. `None`: it should be tried
+/// again, once more is known.
+async fn write_status(client: &Client, pod: &Pod, known: Option<&str>, status: &PodStatus) -> Option<Option<String>> {
     let meta = &pod.metadata;
     let api = Api::<Pod>::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
     // The UID keeps it from going to a later pod of the same name.
-    let patch = serde_json::json!({"metadata": {"uid": meta.uid}, "status": status});
+    let patch = serde_json::json!({"metadata": {"uid": meta.uid, "resourceVersion": known}, "status": status});
     let name = meta.name.as_deref().unwrap_or_default();
     match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => true,
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => true,
+        Ok(written) => Some(written.metadata.resource_version),
+        Err(kube::Error::Api(status)) if status.code == 404 => Some(None),
         Err(error) => {
             tracing::debug!(%error, pod = name, "a status was not written");
-            false
+            None
         }
     }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use agent_core::machine::{PodMachine, skeleton};
 use agent_core::runtime::{Action, ObservedPod, Outcome};
+use agent_core::status::newest_version;
 use apiserver_core::lifecycle::Part;
+use apiserver_core::meta;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::json;
@@ -34,7 +36,7 @@ enum Told {
     Listed(BTreeSet<String>),
     Observed(Time, BTreeMap<String, Found>),
     Done { uid: String, action: Action, outcome: Outcome, seen: Option<(Time, ObservedPod)> },
-    Published { uid: String, written: bool },
+    Published { uid: String, written: bool, version: Option<String> },
 }
 
 struct Entry {
@@ -47,6 +49,7 @@ struct Entry {
     status: Option<PodStatus>,
     published: Option<PodStatus>,
     publishing: bool,
+    version: Option<String>,
     wake_at: Option<Timestamp>,
 }
 
@@ -143,9 +146,10 @@ impl Owner {
             }
             Told::Observed(at, found) => self.handle_observed(at, found),
             Told::Done { uid, action, outcome, seen } => self.handle_done(&uid, &action, &outcome, seen),
-            Told::Published { uid, written } => {
+            Told::Published { uid, written, version } => {
                 if let Some(entry) = self.pods.get_mut(&uid) {
                     entry.publishing = false;
+                    entry.version = version.or(entry.version.take());
                     if !written {
                         entry.published = None;
                     }
@@ -179,6 +183,7 @@ impl Owner {
             observed_at,
             status: None,
             publishing: false,
+            version: None,
             wake_at: None,
         };
         self.pods.insert(uid.to_owned(), entry);
@@ -279,12 +284,13 @@ impl Owner {
         entry.publishing = true;
         entry.published.clone_from(&entry.status);
         let (client, inbox, pod, uid) = (self.client.clone(), self.inbox.clone(), entry.pod.clone(), uid.to_owned());
+        let known = newest_version(&pod, entry.version.as_deref());
         self.client.sim.spawn(self.process, async move {
-            let written = write_status(&client, &pod, &status).await;
-            if !written {
+            let written = write_status(&client, &pod, known.as_deref(), &status).await;
+            if written.is_none() {
                 client.sim.sleep(PUBLISH_AGAIN).await;
             }
-            inbox.send(Told::Published { uid, written });
+            inbox.send(Told::Published { uid, written: written.is_some(), version: written.flatten() });
         });
     }
 
@@ -296,18 +302,21 @@ impl Owner {
     }
 }
 
-/// Writes a pod's status; `false` if it should be tried again.
-async fn write_status(client: &Client, pod: &Pod, status: &PodStatus) -> bool {
+/// Writes a pod's status over the version that is known; `None` if it should be tried again.
+async fn write_status(client: &Client, pod: &Pod, known: Option<&str>, status: &PodStatus) -> Option<Option<String>> {
     let meta = &pod.metadata;
     // The UID keeps it from going to a later pod of the same name.
     let uid = meta.uid.as_ref().filter(|_| !client.sim.has(Mutant::StatusWithoutUid));
-    let mut patch = json!({"metadata": {"uid": uid}, "status": status});
-    if uid.is_none() {
-        patch["metadata"] = json!({});
+    let known = known.filter(|_| !client.sim.has(Mutant::StatusWithoutVersion) && uid.is_some());
+    let mut patch = json!({"metadata": {}, "status": status});
+    for (name, value) in [("uid", uid.map(String::as_str)), ("resourceVersion", known)] {
+        if let Some(value) = value {
+            patch["metadata"][name] = value.into();
+        }
     }
     let place = Place::new(Kind::Pod, meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""));
     match client.patch(place, Part::Status, patch).await {
-        Ok(_) => true,
-        Err(failure) => failure.is(404) || failure.is(409),
+        Ok(written) => Some(Some(meta::field(&written, "resourceVersion").to_owned())),
+        Err(failure) => failure.is(404).then_some(None),
     }
 }
