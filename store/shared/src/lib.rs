@@ -17,4 +17,4 @@ mod waiting;
 pub use bound::Bound;
 pub use pins::{Pin, Pins};
 pub use published::Published;
-pub use waiting::{Full, Waiting};
+pub use waiting::{Refused, Waiting};

@@ -12,6 +12,7 @@ use crate::sync::Mutex;
 /// Invariants
 ///   Q1  Whoever begins is handed out once, to be told, or gives up: never both, and never twice.
 ///   Q2  [`Waiting::take_older`] hands out all that began before the last change of leaders, and nobody who began after it.
+///   Q3  [`Waiting::close`] hands out all that began, and nobody begins any more: nobody waits for who has ended.
 #[derive(Debug)]
 pub struct Waiting<T> {
     table: Mutex<Table<T>>,
@@ -24,27 +25,36 @@ struct Table<T> {
     leaders: u64,
     /// Each with the changes of leaders before it began.
     waiters: HashMap<u64, (T, u64)>,
+    is_closed: bool,
 }
 
-/// As many wait as may.
+/// Why somebody doesn't begin to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub enum Refused {
+    /// As many wait as may.
+    Full,
+    /// Nobody will be answered any more.
+    Closed,
+}
 
 impl<T> Waiting<T> {
     /// Nobody yet, and room for so many.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { table: Mutex::new(Table { leaders: 0, waiters: HashMap::new() }), max }
+        Self { table: Mutex::new(Table { leaders: 0, waiters: HashMap::new(), is_closed: false }), max }
     }
 
     /// Somebody begins to wait; returns the changes of leaders so far.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn begin(&self, number: u64, told: T) -> Result<u64, Full> {
+    /// [`Refused::Full`]; [`Refused::Closed`] (Q3).
+    pub fn begin(&self, number: u64, told: T) -> Result<u64, Refused> {
         let mut table = self.table.lock();
+        if table.is_closed {
+            return Err(Refused::Closed);
+        }
         if table.waiters.len() >= self.max {
-            return Err(Full);
+            return Err(Refused::Full);
         }
         let leaders = table.leaders;
         table.waiters.insert(number, (told, leaders));
@@ -75,10 +85,12 @@ impl<T> Waiting<T> {
         table.waiters.extract_if(|_, (_, began)| *began < leaders).map(|(_, (told, _))| told).collect()
     }
 
-    /// Takes out all.
+    /// Takes out all, for good (Q3).
     #[must_use]
-    pub fn take_all(&self) -> Vec<T> {
-        self.table.lock().waiters.drain().map(|(_, (told, _))| told).collect()
+    pub fn close(&self) -> Vec<T> {
+        let mut table = self.table.lock();
+        table.is_closed = true;
+        table.waiters.drain().map(|(_, (told, _))| told).collect()
     }
 
     /// How many wait.
@@ -136,7 +148,51 @@ mod tests {
             let older = waiting.take_older().len();
             let began = begins.join().expect("no panic");
             assert_eq!((older, waiting.len()), if began == 0 { (1, 0) } else { (0, 1) });
-            assert_eq!(waiting.begin(2, ()), if began == 0 { Ok(1) } else { Err(Full) });
+            assert_eq!(waiting.begin(2, ()), if began == 0 { Ok(1) } else { Err(Refused::Full) });
+        });
+    }
+
+    /// Somebody begins while nobody is answered any more; two threads may find that at once.
+    fn ends(close: impl Fn(&Waiting<()>) -> Vec<()> + Copy + Send + 'static) {
+        let waiting = Arc::new(Waiting::new(1));
+        let begins = {
+            let waiting = Arc::clone(&waiting);
+            thread::spawn(move || waiting.begin(1, ()))
+        };
+        let other = {
+            let waiting = Arc::clone(&waiting);
+            thread::spawn(move || close(&waiting).len())
+        };
+        let told = close(&waiting).len() + other.join().expect("no panic");
+        let began = begins.join().expect("no panic");
+        assert!(waiting.is_empty(), "somebody waits for ever");
+        assert_eq!((told, began.is_ok()), (usize::from(began.is_ok()), told == 1), "told what never began, or twice");
+    }
+
+    /// Q3.
+    #[test]
+    fn nobody_waits_for_who_has_ended() {
+        in_every_order(|| ends(Waiting::close));
+    }
+
+    /// What was shipped before: all were taken out, and others could begin behind them.
+    #[cfg(feature = "loom")]
+    #[test]
+    #[should_panic(expected = "somebody waits for ever")]
+    fn taking_all_out_without_closing_is_found() {
+        in_every_order(|| ends(|waiting| waiting.table.lock().waiters.drain().map(|(_, (told, _))| told).collect()));
+    }
+
+    #[cfg(feature = "loom")]
+    #[test]
+    #[should_panic(expected = "somebody waits for ever")]
+    fn closing_behind_what_is_taken_out_is_found() {
+        in_every_order(|| {
+            ends(|waiting| {
+                let told = waiting.table.lock().waiters.drain().map(|(_, (told, _))| told).collect();
+                waiting.table.lock().is_closed = true;
+                told
+            });
         });
     }
 }

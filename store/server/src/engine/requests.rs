@@ -7,7 +7,7 @@ use prost::Message as _;
 use store_core::auth::Asker;
 use store_core::errors::RequestError;
 use store_core::wire::{Command, MemberChange, command::Request};
-use store_shared::Full;
+use store_shared::Refused;
 use tokio::sync::oneshot;
 
 use super::{Engine, Input, Outcome};
@@ -80,7 +80,7 @@ impl Engine {
             phases.leader += leaderless.elapsed();
             led?;
             let (told, answer) = oneshot::channel();
-            let leaders = self.waiting.begin(request_id, told).map_err(|Full| RequestError::Busy)?;
+            let leaders = self.waiting.begin(request_id, told).map_err(refusal)?;
             let _forget = Forget { engine: self, request_id };
             let (dropped, was_dropped) = oneshot::channel();
             if !self.send(input(dropped)) {
@@ -158,12 +158,19 @@ impl Engine {
         }
     }
 
-    /// Everybody who waits learns that the outcome is unknown.
+    /// Nobody will be answered any more: everybody who waits learns that the outcome is unknown, and nobody begins to wait.
     pub(super) fn fail_waiting(&self, error: RequestError) {
-        for told in self.waiting.take_all() {
+        for told in self.waiting.close() {
             self.metrics.failed_proposals.inc();
             let _ = told.send((Err(error), Duration::ZERO));
         }
+    }
+}
+
+fn refusal(refused: Refused) -> RequestError {
+    match refused {
+        Refused::Full => RequestError::Busy,
+        Refused::Closed => RequestError::Stopped,
     }
 }
 
