@@ -18,6 +18,7 @@ mod disk;
 mod entry;
 mod episode;
 mod kept;
+mod lag;
 mod member;
 mod memo;
 mod packet;

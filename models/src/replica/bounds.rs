@@ -3,14 +3,14 @@
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
 use super::entry::{Change, FOUNDING_TERM, PROPOSALS_MAX, Slot, Value};
-use super::shell::Mutant;
+use super::shell::{Manner, Mutant};
 use super::symmetry::MEMBERS_MAX;
 
 /// Terms at most: an entry's code has a byte for its own.
 const TERMS_MAX: u64 = 200;
 
 /// What a scenario decides.
-const COUNTED: [&str; 18] = [
+const COUNTED: [&str; 19] = [
     "nodes",
     "founders",
     "terms",
@@ -29,6 +29,7 @@ const COUNTED: [&str; 18] = [
     "compactions",
     "forwards",
     "in_flight",
+    "lag",
 ];
 
 /// A start and bounds that bring a known hazard about.
@@ -114,6 +115,9 @@ pub(crate) struct Bounds {
     /// Messages on their way; states with more are not followed.
     #[arg(long, default_value_t = 6)]
     pub(crate) in_flight: usize,
+    /// The state applies at its own pace, not all at once when it is handed out; on walks in every other episode anyway.
+    #[arg(long)]
+    pub(crate) lag: bool,
     /// A known hazard's start and bounds, instead of all those above.
     #[arg(long, conflicts_with_all = COUNTED)]
     pub(crate) scenario: Option<Scenario>,
@@ -130,6 +134,11 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// How its members are run.
+    pub(super) fn manner(&self) -> Manner {
+        Manner { mutant: self.mutant, lag: self.lag }
+    }
+
     /// Members that begin the cluster.
     pub(super) fn founders(&self) -> u8 {
         self.founders.unwrap_or(self.nodes).min(self.nodes)
@@ -175,6 +184,8 @@ impl Bounds {
             ("forwards", self.forwards),
         ];
         flags.extend(counts.map(|(name, count)| (name, count.to_string())));
+        // It has no value.
+        flags.extend(self.lag.then(|| ("lag", String::new())));
         flags.push(("mutant", self.mutant.map_or_else(String::new, named)));
         flags
     }

@@ -52,7 +52,7 @@ impl Used {
             Input::Change(..) => self.changes += 1,
             Input::Compact => self.compactions += 1,
             Input::Forward(_) => self.forwards += 1,
-            Input::Receive(_) | Input::Flush => {}
+            Input::Receive(_) | Input::Flush | Input::Apply => {}
         }
     }
 }
@@ -221,12 +221,15 @@ impl Cluster {
         if used.reads < bounds.reads && image.leader != 0 {
             inputs.push(Input::Read);
         }
-        let in_log = member.state.len() as u64 > member.log.base;
+        let in_log = image.applied > member.log.base;
         if used.compactions < bounds.compactions && in_log && member.log.slots.len() > 1 {
             inputs.push(Input::Compact);
         }
         if member.pending > 0 {
             inputs.push(Input::Flush);
+        }
+        if member.due > 0 {
+            inputs.push(Input::Apply);
         }
     }
 

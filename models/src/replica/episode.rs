@@ -18,6 +18,8 @@ use super::trace;
 
 /// Steps for which the same links are slow.
 const WEATHER_STEPS: u32 = 64;
+/// Steps for which the same state threads stand still, if states lag.
+const LAG_STEPS: u32 = 512;
 
 /// What may happen next.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub(super) struct Episode<'a> {
     shells: Vec<Option<Shell>>,
     /// A bit for each link: slow or not.
     slow: u64,
+    /// A bit for each member: its state thread stands still or not.
+    still: u64,
     pub(super) steps: u32,
     /// Differs if anything else was chosen.
     pub(super) trail: u64,
@@ -62,13 +66,14 @@ impl<'a> Episode<'a> {
             state: cluster.init_states().swap_remove(0),
             shells: Vec::new(),
             slow: 0,
+            still: 0,
             steps: 0,
             trail: 0,
             seen: Vec::new(),
             told: tells.then(Vec::new),
         };
         for at in 0..episode.state.members.len() {
-            let (shell, _) = episode.state.members[at].history.replay(cluster.bounds.mutant);
+            let (shell, _) = episode.state.members[at].history.replay(cluster.bounds.manner());
             let mut history = episode.state.members[at].history.clone();
             set_apart(&mut history);
             episode.state.members[at] = cluster.memo.keep(Member::running(&shell, history, &[]));
@@ -84,6 +89,9 @@ impl<'a> Episode<'a> {
                 // A quarter of the links, in half of the time.
                 let (a, b) = (self.random.next(), self.random.next());
                 self.slow = if self.random.once_in(2) { a & b } else { 0 };
+            }
+            if self.cluster.bounds.lag && self.steps.is_multiple_of(LAG_STEPS) {
+                self.still = self.random.next() & self.random.next();
             }
             let choice = self.choose()?;
             self.steps += 1;
@@ -143,7 +151,9 @@ impl<'a> Episode<'a> {
                 Status::Up(_) => {
                     inputs.clear();
                     self.cluster.own_inputs(&self.state, member, &mut inputs);
-                    choices.extend(inputs.iter().map(|input| (weight(*input), Choice::Take(at, *input))));
+                    let is_still = self.still & 1 << at != 0;
+                    let inputs = inputs.iter().filter(|input| !(is_still && **input == Input::Apply));
+                    choices.extend(inputs.map(|input| (weight(*input), Choice::Take(at, *input))));
                     if self.state.used.crashes < self.cluster.bounds.crashes {
                         choices.push((1, Choice::Cut(at)));
                     }
@@ -225,7 +235,7 @@ impl<'a> Episode<'a> {
         let ran = quietly(|| match (&mut shell, input, packet) {
             (Some(shell), Some(input), _) => shell.take(input, stall, &mut effects),
             (Some(shell), None, Some(packet)) => shell.take_message(&packet.message, stall, &mut effects),
-            (none, ..) => *none = Some(Shell::start(&before.history, bounds.mutant, &mut effects)),
+            (none, ..) => *none = Some(Shell::start(&before.history, bounds.manner(), &mut effects)),
         });
         let outcome = match (ran, shell) {
             (Ok(()), Some(running)) => {
@@ -281,6 +291,6 @@ fn weight(input: Input) -> usize {
         Input::Compact => 2,
         Input::Read | Input::Forward(_) => 3,
         Input::Propose(_) | Input::Beat => 8,
-        Input::Flush | Input::Receive(_) => 16,
+        Input::Flush | Input::Apply | Input::Receive(_) => 16,
     }
 }

@@ -8,8 +8,9 @@ use store_core::replica::Image;
 
 use super::disk::{Content, Disk, Entries, Record};
 use super::entry::{Slot, index_of};
+use super::lag::Due;
 use super::packet::{self, ReadContext};
-use super::shell::{Effect, Input, Mutant, Shell};
+use super::shell::{Effect, Input, Manner, Shell};
 use super::symmetry::{Digests, IDENTITY, MEMBERS_MAX, Permutation, digests, rank, renumber};
 
 /// How a member came to be as it is: what its disk held when it started, and all inputs since.
@@ -38,9 +39,9 @@ impl History {
     }
 
     /// Does it all again, including the start.
-    pub(super) fn replay(&self, mutant: Option<Mutant>) -> (Shell, Vec<Effect>) {
+    pub(super) fn replay(&self, manner: Manner) -> (Shell, Vec<Effect>) {
         let mut effects = Vec::new();
-        let mut shell = Shell::start(self, mutant, &mut effects);
+        let mut shell = Shell::start(self, manner, &mut effects);
         for (input, stall) in &self.inputs {
             effects.clear();
             shell.take(*input, *stall, &mut effects);
@@ -67,6 +68,10 @@ pub(super) struct Member {
     pub(super) disk: Disk,
     /// Steps whose persistence is on its way.
     pub(super) pending: usize,
+    /// Turns of the state thread that are left.
+    pub(super) due: usize,
+    /// It will tell of a change of members that a snapshot holds already.
+    pub(super) overtaken: bool,
     /// What was applied.
     pub(super) state: Vec<Slot>,
     /// How much of it is durable.
@@ -100,6 +105,12 @@ impl Member {
                 bytes.push(0xfc);
                 bytes.extend(&shell.forwarded);
             }
+            shell.due.iter().for_each(|due| encode_due(due, permutation, bytes));
+            for (context, index) in &shell.readers {
+                bytes.push(0xfa);
+                bytes.extend(context.renumbered(permutation));
+                number(bytes, *index);
+            }
             for step in &shell.pending {
                 bytes.extend([0xfe, u8::from(step.sync)]);
                 step.records.iter().for_each(|record| encode_record(record, permutation, bytes));
@@ -110,6 +121,8 @@ impl Member {
         let member = Self {
             disk: shell.disk.clone(),
             pending: shell.pending.len(),
+            due: shell.due.len(),
+            overtaken: shell.due.iter().any(|due| due.changes_before(index_of(&shell.state))),
             state: shell.state.clone(),
             floor: shell.floor,
             rank: rank(&digests),
@@ -142,6 +155,8 @@ impl Member {
             log: content.log.clone(),
             disk: disk.clone(),
             pending: 0,
+            due: 0,
+            overtaken: false,
             state: state.clone(),
             floor: index_of(&state),
             history: History::new(id, content, state, boot),
@@ -163,6 +178,8 @@ impl Member {
             log: before.log.clone(),
             disk: before.disk.clone(),
             pending: 0,
+            due: 0,
+            overtaken: false,
             state: before.state.clone(),
             floor: before.floor,
             history: before.history.clone(),
@@ -296,6 +313,17 @@ fn encode_record(record: &Record, permutation: &Permutation, bytes: &mut Vec<u8>
     number(bytes, kind);
     number(bytes, index);
     bytes.extend([a, b]);
+}
+
+fn encode_due(due: &Due, permutation: &Permutation, bytes: &mut Vec<u8>) {
+    bytes.push(0xfb);
+    for entry in &due.entries {
+        number(bytes, entry.index);
+        bytes.extend(Slot::of(entry).code(permutation));
+    }
+    bytes.push(0xff);
+    // 0 isn't the index of an entry.
+    number(bytes, due.told.unwrap_or(0));
 }
 
 fn encode_messages(messages: &[Message], permutation: &Permutation, bytes: &mut Vec<u8>) {

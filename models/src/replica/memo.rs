@@ -18,7 +18,7 @@ use super::entry::{Slot, conf_state, index_of};
 use super::kept::Kept;
 use super::member::{History, Member};
 use super::packet::{self, Packet, ReadContext};
-use super::shell::{Effect, Input, Mutant, Shell};
+use super::shell::{Effect, Input, Manner, Shell};
 use super::symmetry::{IDENTITY, Permutation, exchanges};
 
 /// How far the effects of an input came.
@@ -77,7 +77,7 @@ type Known = HashMap<(usize, InputKey), Executed>;
 
 /// All members, packets and outcomes met so far.
 pub(super) struct Memo {
-    mutant: Option<Mutant>,
+    manner: Manner,
     /// Whether disks may stall.
     stalls: bool,
     /// None on a walk, which doesn't tell states apart and keeps nothing.
@@ -93,7 +93,7 @@ pub(super) struct Memo {
 impl Memo {
     pub(super) fn new(bounds: &Bounds) -> Self {
         Self {
-            mutant: bounds.mutant,
+            manner: bounds.manner(),
             stalls: bounds.stalls > 0,
             exchanges: exchanges(bounds.nodes.into()),
             members: Mutex::default(),
@@ -115,7 +115,7 @@ impl Memo {
         let belongs = conf.voters.contains(&id) || conf.learners.contains(&id);
         let state = if belongs { start.to_vec() } else { Vec::new() };
         let history = History::new(id, Content::behind(&state), state, 1);
-        let (shell, _) = history.replay(self.mutant);
+        let (shell, _) = history.replay(self.manner);
         self.keep(Member::running(&shell, history, self.exchanges))
     }
 
@@ -176,11 +176,11 @@ impl Memo {
         self.executions.fetch_add(1, Ordering::Relaxed);
         let mut history = history.clone();
         if member.image().is_none() {
-            let (shell, effects) = history.replay(self.mutant);
+            let (shell, effects) = history.replay(self.manner);
             return (shell, history, effects);
         }
         history.inputs.push((input, stall));
-        let (shell, effects) = history.replay(self.mutant);
+        let (shell, effects) = history.replay(self.manner);
         (shell, history, effects)
     }
 
@@ -389,6 +389,7 @@ fn input_key(input: Input) -> InputKey {
         Input::Compact => 6,
         Input::Propose(number) => 8 + usize::from(number),
         Input::Forward(number) => 0x200 + usize::from(number),
+        Input::Apply => 7,
         // No packet lies at the address of a number.
         Input::Transfer(to) => 0x400 + to as usize,
         Input::Change(change, member) => 0x800 + ((change as usize) << 4 | member as usize),

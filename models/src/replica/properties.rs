@@ -30,6 +30,7 @@ pub(super) const SUCCESSION: &str = "a leader follows on the one that committed"
 pub(super) const REPLACED: &str = "an entry waits to be replaced by a committed one";
 pub(super) const INSTALLED: &str = "a member takes a snapshot";
 pub(super) const CHANGED: &str = "a change of members is applied by all that remain";
+pub(super) const OVERTAKEN: &str = "a snapshot overtakes a change of members";
 pub(super) const FORWARDS: &str = "what a follower was asked for is committed";
 pub(super) const READ_ELSEWHERE: &str = "a follower answers a read";
 
@@ -71,6 +72,11 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
     }
     if bounds.changes > 0 {
         properties.push(Property::sometimes(CHANGED, |all, state: &State| all.found.sometimes(14, || changed(state))));
+    }
+    if bounds.lag && bounds.changes > 0 && bounds.compactions > 0 {
+        properties.push(Property::sometimes(OVERTAKEN, |all, state: &State| {
+            all.found.sometimes(19, || state.members.iter().any(|member| member.overtaken))
+        }));
     }
     properties
 }

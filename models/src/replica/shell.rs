@@ -4,13 +4,17 @@
 //! effects in the order in which they happen: messages of `now` leave, a snapshot's state is
 //! installed, committed entries are applied, all that waits for the disk is written at once,
 //! synced if any of it asks for that, and only then `after` leaves and the replica is told. A
-//! power cut may fall between any two effects.
+//! power cut may fall between any two effects. With `--lag` the state thread takes its own time
+//! (`lag`).
+
+use std::collections::VecDeque;
 
 use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
 use store_core::replica::{Image, Persist, Replica, Step, Timing};
 
 use super::disk::{Disk, Entries, Record, records, state_record};
 use super::entry::{self, Change, Slot, index_of};
+use super::lag::{Due, dues};
 use super::member::History;
 use super::packet::{Packet, ReadContext};
 
@@ -39,6 +43,18 @@ pub(crate) enum Mutant {
     InstallUnsynced,
     /// A follower whose leader changes sends on once more what it sent to the one before.
     ProposeAgain,
+    /// A change of members that comes back after a snapshot overtook it is told as if nothing had.
+    ChangeOvertaken,
+    /// A read is answered before the state has applied what it waits for.
+    ReadBehind,
+}
+
+/// How a member is run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) mutant: Option<Mutant>,
+    /// Whether the state applies at its own pace, or all at once when it is handed out.
+    pub(super) lag: bool,
 }
 
 /// A member keeps to its leader for so many ticks.
@@ -71,6 +87,8 @@ pub(super) enum Input {
     Receive(&'static Packet),
     /// The disk catches up.
     Flush,
+    /// The state thread goes on.
+    Apply,
 }
 
 /// What the member does to the world.
@@ -108,6 +126,7 @@ pub(super) struct Pending {
 pub(super) struct Shell {
     replica: Replica,
     mutant: Option<Mutant>,
+    lag: bool,
     pub(super) disk: Disk,
     /// In the order in which the disk is asked for it.
     pub(super) pending: Vec<Pending>,
@@ -115,6 +134,10 @@ pub(super) struct Shell {
     pub(super) state: Vec<Slot>,
     /// How much of it is durable: a power cut leaves it there, or where it is.
     pub(super) floor: u64,
+    /// What the state thread was handed and hasn't told of, in order; none without a lag.
+    pub(super) due: VecDeque<Due>,
+    /// Reads that wait until the state has applied their index; none without a lag.
+    pub(super) readers: Vec<(ReadContext, u64)>,
     /// Handed out last.
     hard_state: HardState,
     /// A mutant's: what it sent on.
@@ -123,7 +146,8 @@ pub(super) struct Shell {
 
 impl Shell {
     /// Starts a member from what its disk holds.
-    pub(super) fn start(history: &History, mutant: Option<Mutant>, effects: &mut Vec<Effect>) -> Self {
+    pub(super) fn start(history: &History, manner: Manner, effects: &mut Vec<Effect>) -> Self {
+        let Manner { mutant, lag } = manner;
         let History { id, boot, ref content, ref state, .. } = *history;
         let content = content.clone().opened(state, mutant == Some(Mutant::CommitBehind));
         let log = content.to_log(if mutant == Some(Mutant::OldMembers) { &state[..state.len().min(1)] } else { state });
@@ -133,10 +157,13 @@ impl Shell {
             hard_state: log.hard_state().clone(),
             replica: Replica::new(id, boot, timing, index_of(state), log),
             mutant,
+            lag,
             disk: Disk { synced: content, unsynced: Vec::new() },
             pending: Vec::new(),
             floor: index_of(state),
             state: state.clone(),
+            due: VecDeque::new(),
+            readers: Vec::new(),
             forwarded: Vec::new(),
         };
         shell.carry_out(false, effects);
@@ -169,6 +196,7 @@ impl Shell {
             Input::Compact => self.compact(effects),
             Input::Receive(packet) => self.receive(&packet.message),
             Input::Flush => {}
+            Input::Apply => self.go_on(effects),
         }
         self.settle(stall, effects);
     }
@@ -201,16 +229,17 @@ impl Shell {
 
     fn compact(&mut self, effects: &mut Vec<Effect>) {
         self.keep(effects);
-        self.replica.compact_log(self.floor);
+        // That the state is durable is told behind what it has applied.
+        self.replica.compact_log(self.floor.min(self.replica.image().applied));
         // The log in memory keeps an entry at least; the files are cut in larger pieces.
         let base = self.entries().base;
         self.disk.synced.log.release(base);
         effects.push(Effect::Release(base));
     }
 
-    /// As the owner does at a tick: a peer needs a copy of the state.
+    /// As the owner does at a tick: a peer needs a copy of the state. It comes behind what the state thread tells of it.
     fn offer_snapshot(&mut self, effects: &mut Vec<Effect>) {
-        if self.replica.wanted_snapshot().is_none() {
+        if self.replica.wanted_snapshot().is_none() || self.replica.image().applied != index_of(&self.state) {
             return;
         }
         self.keep(effects);
@@ -278,12 +307,22 @@ impl Shell {
             self.floor = if is_durable { index_of(&self.state) } else { 0 };
             effects.push(Effect::Install(self.state.clone(), is_durable));
         }
-        self.apply(&step.apply, effects);
+        if self.lag {
+            self.due.extend(dues(step.apply));
+        } else if let Some(last) = step.apply.last() {
+            self.apply(&step.apply, effects);
+            self.replica.applied(last.index);
+        }
         for read in &step.reads {
             if let Some(context) = ReadContext::parse(&read.request_ctx) {
-                effects.push(Effect::Answer(context, read.index));
+                if self.lag {
+                    self.readers.push((context, read.index));
+                } else {
+                    effects.push(Effect::Answer(context, read.index));
+                }
             }
         }
+        self.answer_readers(effects);
         let mut records = self.records_of(&step.persist);
         for record in &mut records {
             match (self.mutant, &record) {
@@ -310,14 +349,35 @@ impl Shell {
     }
 
     fn apply(&mut self, entries: &[Entry], effects: &mut Vec<Effect>) {
-        let Some(last) = entries.last() else { return };
-        let slots: Vec<Slot> = entries.iter().map(Slot::of).collect();
-        self.state.extend(&slots);
-        effects.push(Effect::Apply(slots));
-        for entry in entries.iter().filter(|entry| entry.get_entry_type() == EntryType::EntryConfChange) {
-            self.replica.members_changed(entry.index, &entry::conf_change(entry));
+        // What a snapshot overtook was applied to the state that it replaced; only what is told of it is left.
+        let known_to = index_of(&self.state);
+        let slots: Vec<Slot> = entries.iter().filter(|entry| entry.index > known_to).map(Slot::of).collect();
+        if !slots.is_empty() {
+            self.state.extend(&slots);
+            effects.push(Effect::Apply(slots));
         }
-        self.replica.applied(last.index);
+        for entry in entries.iter().filter(|entry| entry.get_entry_type() == EntryType::EntryConfChange) {
+            let index = if self.mutant == Some(Mutant::ChangeOvertaken) { u64::MAX } else { entry.index };
+            self.replica.members_changed(index, &entry::conf_change(entry));
+        }
+    }
+
+    /// The state thread's turn: it applies up to the next change of members, or the end of what it was handed at once.
+    fn go_on(&mut self, effects: &mut Vec<Effect>) {
+        let Some(due) = self.due.pop_front() else { return };
+        self.apply(&due.entries, effects);
+        if let Some(index) = due.told {
+            self.replica.applied(index);
+        }
+        self.answer_readers(effects);
+    }
+
+    /// Who waits is answered from the state as it is by now.
+    fn answer_readers(&mut self, effects: &mut Vec<Effect>) {
+        let applied = index_of(&self.state);
+        let waits = |(_, index): &mut (ReadContext, u64)| self.mutant == Some(Mutant::ReadBehind) || *index <= applied;
+        let ready = self.readers.extract_if(.., waits);
+        effects.extend(ready.map(|(context, _)| Effect::Answer(context, applied)));
     }
 
     fn records_of(&self, persist: &Persist) -> Vec<Record> {

@@ -30,6 +30,7 @@ pub(super) fn small() -> Bounds {
         compactions: 0,
         forwards: 0,
         in_flight: 6,
+        lag: false,
         scenario: None,
         mutant: None,
         audit: false,
@@ -163,6 +164,26 @@ fn it_holds_while_members_leave() {
     let report = holds(&Bounds { changes: 1, crashes: 0, audit: true, ..small() }, 646_165);
     assert_eq!(report.unseen, [""; 0]);
     holds(&Bounds { founders: Some(2), changes: 1, beats: 1, crashes: 0, ..small() }, 40_203);
+}
+
+/// States apply at their own pace, and reads wait for them.
+#[test]
+fn it_holds_while_states_lag() {
+    let report = holds(&Bounds { lag: true, crashes: 0, audit: true, ..small() }, 408_800);
+    assert_eq!(report.seen, [p::COMMITS, p::ALL_APPLY, p::SUCCESSION, p::REPLACED]);
+    holds(&Bounds { lag: true, terms: 1, timeouts: 1, audit: true, ..small() }, 28_236);
+    let reads = Bounds { lag: true, terms: 1, timeouts: 1, reads: 1, crashes: 0, ..small() };
+    let report = holds(&reads, 126_091);
+    assert!(report.seen.contains(&p::READ_ELSEWHERE));
+    finds(
+        Mutant::ReadBehind,
+        reads,
+        &expect![[r#"
+            a read sees all that was committed before it, 12 steps
+              12.  member 1 receives from 2: HeartbeatResponse term 2
+                   answers the read from index 1 on
+        "#]],
+    );
 }
 
 /// A message is lost, and the log behind it cut.

@@ -74,6 +74,7 @@ pub(super) fn happens(input: Input) -> String {
         Input::Transfer(to) => format!("is asked to hand over to {to}"),
         Input::Receive(packet) => arrives(packet),
         Input::Flush => "has a disk that catches up".to_owned(),
+        Input::Apply => "has a state that goes on".to_owned(),
     }
 }
 
@@ -96,7 +97,7 @@ fn effects(cluster: &Cluster, before: &Member, input: Input, cut: Cut, after: &M
     if cut == Cut::Panicked {
         return carried_out(&[], cut, after, lines);
     }
-    let (_, effects) = history.replay(cluster.bounds.mutant);
+    let (_, effects) = history.replay(cluster.bounds.manner());
     carried_out(&effects, cut, after, lines);
 }
 

@@ -124,6 +124,12 @@ impl Walk {
         Self::from_arg_matches(&command.get_matches_from(["walk"])).unwrap_or_else(|error| error.exit())
     }
 
+    /// What an episode walks through. States lag in those of even seeds.
+    fn cluster(&self, seed: u64) -> Cluster {
+        let lag = self.bounds.lag || seed.is_multiple_of(2);
+        Cluster::to_walk(Bounds { lag, ..self.bounds.clone() })
+    }
+
     fn goes_on(&self, episodes: u64, begun: Instant) -> bool {
         match self.episodes {
             Some(count) => episodes < count,
@@ -140,7 +146,10 @@ impl Walk {
         }
         let usual = usual.bounds.flags();
         for (name, value) in self.bounds.flags().into_iter().filter(|flag| !usual.contains(flag)) {
-            command += &format!(" --{name} {value}");
+            command += &format!(" --{name}");
+            if !value.is_empty() {
+                command += &format!(" {value}");
+            }
         }
         command
     }
@@ -148,7 +157,8 @@ impl Walk {
 
 impl Walked {
     fn new(walk: &Walk) -> Self {
-        let properties = Cluster::to_walk(walk.bounds.clone()).properties();
+        // Of an even seed, which can come past more.
+        let properties = walk.cluster(0).properties();
         let sometimes = properties.iter().filter(|property| property.expectation == Expectation::Sometimes);
         Self {
             episodes: 0,
@@ -161,7 +171,7 @@ impl Walked {
     }
 
     fn episode(&mut self, walk: &Walk, seed: u64) {
-        let cluster = Cluster::to_walk(walk.bounds.clone());
+        let cluster = walk.cluster(seed);
         let mut episode = Episode::new(&cluster, seed, false);
         let violated = episode.walk(walk.steps);
         self.episodes += 1;
@@ -210,7 +220,7 @@ impl Walked {
 
 /// Walks an episode again and tells its steps.
 fn lines(walk: &Walk, seed: u64) -> Vec<String> {
-    let cluster = Cluster::to_walk(walk.bounds.clone());
+    let cluster = walk.cluster(seed);
     let mut episode = Episode::new(&cluster, seed, true);
     episode.walk(walk.steps);
     episode.into_lines()

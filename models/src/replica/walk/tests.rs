@@ -40,6 +40,8 @@ fn seeded_bugs_are_found_on_the_way() {
         (Mutant::OldMembers, p::CONFIGURED),
         (Mutant::InstallUnsynced, p::DURABLE),
         (Mutant::ProposeAgain, p::ONCE),
+        (Mutant::ReadBehind, p::READS),
+        (Mutant::ChangeOvertaken, p::CONFIGURED),
     ] {
         let walked = walked(1, 1000, Some(mutant));
         let violation = walked.violation.unwrap_or_else(|| panic!("{mutant:?} isn't found in {} steps", walked.steps));
