@@ -64,6 +64,8 @@ pub(super) struct Work {
     /// What was shown when it was decided upon.
     pub(super) shown: Shown,
     pub(super) left: Left,
+    /// The API said that the set is there, and isn't about to go.
+    pub(super) confirmed: bool,
 }
 
 /// A state of the cluster.
@@ -79,7 +81,8 @@ pub(super) struct State {
     /// In the order of their keys.
     pub(super) work: Vec<Work>,
     pub(super) used: Used,
-    /// The pod was let go by an owner that was deleted so, and nobody has adopted it since.
+    /// The pod was let go by an owner that was deleted so, and nobody has adopted it since. Who was there when the API was
+    /// asked for it adopts, whatever becomes of it before the adoption arrives: its own deletion decides then.
     pub(super) spared: bool,
     pub(super) broken: Broken,
 }
@@ -163,7 +166,11 @@ impl State {
     }
 
     fn begin(&mut self, who: Who, shown: Shown, left: Left) {
-        self.work.push(Work { who, shown, left });
+        self.go_on(Work { who, shown, left, confirmed: false });
+    }
+
+    fn go_on(&mut self, work: Work) {
+        self.work.push(work);
         self.work.sort_by(|a, b| a.who.cmp(&b.who));
     }
 
@@ -301,11 +308,12 @@ impl Cluster {
             }
             Left::Write(writes) => {
                 let Some(next) = writes.pop() else { return };
-                match self.write(state, &work.who, &next, work.shown.pods) {
-                    Ok(()) if writes.is_empty() => {}
+                let is_last = writes.is_empty();
+                match self.write(state, &work, &next) {
+                    Ok(()) if is_last => {}
                     Ok(()) => {
-                        let Work { who, shown, left } = work;
-                        state.begin(who, shown, left);
+                        work.confirmed |= self.asks(&next.write);
+                        state.go_on(work);
                     }
                     // What is gone needs no more writes.
                     Err(Refusal::Missing) => {}

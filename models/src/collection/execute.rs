@@ -10,7 +10,7 @@ use controllers_core::write::Propagation;
 use serde_json::Value;
 
 use super::Mutant;
-use super::cluster::{Cluster, State, Who};
+use super::cluster::{Cluster, State, Who, Work};
 use super::store::{FOREGROUND, Kind, ORPHAN, Object, Refusal, Store};
 
 /// A write that was decided upon.
@@ -70,10 +70,15 @@ fn lives(store: &Store, uid: &str) -> bool {
 }
 
 impl Cluster {
-    /// Makes a write. `shown`: what the author's watch of pods had shown when it decided.
-    pub(super) fn write(&self, state: &mut State, who: &Who, pending: &Pending, shown: usize) -> Result<(), Refusal> {
+    /// Whether a write is a question that is put to the API.
+    pub(super) fn asks(&self, write: &Write) -> bool {
+        matches!(write, Write::Confirm(..)) && self.bounds.mutant != Some(Mutant::NoConfirm)
+    }
+
+    /// Makes a write, the next one of a piece of work.
+    pub(super) fn write(&self, state: &mut State, work: &Work, pending: &Pending) -> Result<(), Refusal> {
         match &*pending.write {
-            Write::Confirm(target, uid) if self.bounds.mutant != Some(Mutant::NoConfirm) => {
+            Write::Confirm(target, uid) if self.asks(&pending.write) => {
                 let found = state.store.by_name(Kind::of(target), &target.name);
                 let is_same = found.is_some_and(|set| set.uid == *uid && !set.deleting);
                 if !is_same {
@@ -82,7 +87,7 @@ impl Cluster {
                 let refusal = if found.is_none() { Refusal::Missing } else { Refusal::Conflict };
                 if is_same { Ok(()) } else { Err(refusal) }
             }
-            Write::Patch(target, patch) => self.patch(state, who, (Kind::of(target), &target.name), patch, shown),
+            Write::Patch(target, patch) => self.patch(state, work, (Kind::of(target), &target.name), patch),
             Write::DeleteAt(target, uid, version, propagation) => {
                 let is_guarded = self.bounds.mutant != Some(Mutant::UnguardedDelete);
                 let version = is_guarded.then(|| version.clone());
@@ -102,14 +107,7 @@ impl Cluster {
         }
     }
 
-    fn patch(
-        &self,
-        state: &mut State,
-        who: &Who,
-        (kind, name): (Kind, &str),
-        patch: &Value,
-        shown: usize,
-    ) -> Result<(), Refusal> {
+    fn patch(&self, state: &mut State, work: &Work, (kind, name): (Kind, &str), patch: &Value) -> Result<(), Refusal> {
         let mut patch = patch.clone();
         if self.bounds.mutant == Some(Mutant::UnguardedPatch)
             && let Some(metadata) = patch["metadata"].as_object_mut()
@@ -121,8 +119,8 @@ impl Cluster {
         state.store.patch(kind, name, &patch)?;
         let Some(old) = old else { return Ok(()) };
         match kind {
-            Kind::Pod => self.judge_owners(state, who, &old),
-            Kind::Set => self.judge_release(state, &before, &old, shown),
+            Kind::Pod => self.judge_owners(state, work, &old),
+            Kind::Set => self.judge_release(state, &before, &old, work.shown.pods),
         }
         Ok(())
     }
@@ -137,7 +135,7 @@ impl Cluster {
     }
 
     /// Who owns the pod from now on.
-    fn judge_owners(&self, state: &mut State, who: &Who, old: &Object) {
+    fn judge_owners(&self, state: &mut State, Work { who, confirmed, .. }: &Work, old: &Object) {
         let Some(new) = state.store.by_uid(&old.uid).cloned() else { return };
         let store = &state.store;
         for lost in old.owners.iter().filter(|owner| !new.is_owned_by(&owner.uid)) {
@@ -150,7 +148,8 @@ impl Cluster {
             state.spared |= is_orphaned && matches!(who, Who::Collector(_)) && new.owners.is_empty();
         }
         state.broken.two |= new.owners.iter().filter(|owner| owner.controls).count() > 1;
-        let is_adopted = new.owners.iter().any(|owner| !old.is_owned_by(&owner.uid) && lives(store, &owner.uid));
+        let adopts = |uid: &str| *confirmed || lives(store, uid);
+        let is_adopted = new.owners.iter().any(|owner| !old.is_owned_by(&owner.uid) && adopts(&owner.uid));
         if is_adopted {
             self.seen.adopted.store(true, Ordering::Relaxed);
             if state.spared {

@@ -18,6 +18,7 @@ pub(super) const COLLECTED: &str = "when nothing is left to be done, nothing is 
 pub(super) const ENDED: &str = "when nothing is left to be done, nothing waits to go";
 pub(super) const ADOPTED: &str = "when nothing is left to be done, no pod is alone that a set selects";
 
+pub(super) const FREED: &str = "a deletion lets a pod go";
 pub(super) const COLLECTS: &str = "a pod is collected";
 pub(super) const WAITED: &str = "a set goes that waited for its pod";
 pub(super) const READOPTED: &str = "a pod that was let go is adopted";
@@ -40,6 +41,7 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
         Property::always(ADOPTED, |all, state: &State| all.found.always(8, !state.is_quiet() || none_alone(state))),
     ];
     if bounds.deletions > 0 {
+        properties.push(Property::sometimes(FREED, |all, state: &State| all.found.sometimes(16, || state.spared)));
         properties.push(Property::sometimes(COLLECTS, |all, _: &State| came(all, 9, &all.seen.collected)));
         properties.push(Property::sometimes(WAITED, |all, _: &State| came(all, 10, &all.seen.foreground)));
         properties.push(Property::sometimes(READOPTED, |all, _: &State| came(all, 11, &all.seen.readopted)));

@@ -1,5 +1,6 @@
 //! What the check finds, and that it finds what it should.
 
+use super::properties as p;
 use super::*;
 
 use expect_test::{Expect, expect};
@@ -15,12 +16,29 @@ fn holds(bounds: &Bounds, states: usize) -> Report {
 
 #[test]
 fn it_holds_while_a_set_is_deleted_and_made_anew() {
-    holds(&small(), 43_733);
+    let report = holds(&small(), 43_733);
+    assert_eq!(report.unseen, [""; 0]);
+    assert_eq!(report.seen, [p::FREED, p::COLLECTS, p::WAITED, p::READOPTED, p::UNCONFIRMED]);
 }
 
 #[test]
 fn it_holds_while_somebody_takes_owners_off() {
-    holds(&Bounds { unlinks: 1, recreations: 0, ..small() }, 349_649);
+    let report = holds(&Bounds { unlinks: 1, recreations: 0, ..small() }, 349_649);
+    assert_eq!(report.unseen, [""; 0]);
+}
+
+/// Of two owners one is deleted: the pod stays, whichever way.
+#[test]
+fn it_holds_while_one_of_two_owners_goes() {
+    let report = holds(&Bounds { shared: true, recreations: 0, ..small() }, 7_478);
+    assert_eq!(report.seen, [p::WAITED, p::UNCONFIRMED, p::TAKEN_OFF]);
+}
+
+/// A set is deleted, and the one that was made in its place.
+#[test]
+fn it_holds_while_two_sets_are_deleted() {
+    let report = holds(&Bounds { sets: 1, deletions: 2, ..small() }, 105_586);
+    assert_eq!(report.seen, [p::FREED, p::COLLECTS, p::WAITED, p::READOPTED, p::UNCONFIRMED]);
 }
 
 /// A set lets its pod go, and takes it back.
