@@ -5,7 +5,7 @@
 //! writes, events and answers: [`mvcc`] those about keys and leases, [`membership`] those
 //! about the cluster itself, [`auth`] those about users, and it says who may do what, [`alarms`]
 //! what is refused to everybody, [`divergence`] whether members came to the same.
-//! [`peers`] reads what members say to each other,
+//! [`peers`] reads what members say to each other, [`transfer`] a snapshot on its way between them, [`backup`] a file of one, [`json`] what clients without gRPC say,
 //! [`lease`] says what has expired, given the time, [`auto_compaction`] what may be forgotten, [`watch`] what a
 //! watcher is told next.
 //!
@@ -15,8 +15,10 @@
 pub mod alarms;
 pub mod auth;
 pub mod auto_compaction;
+pub mod backup;
 pub mod divergence;
 pub mod errors;
+pub mod json;
 pub mod lease;
 pub mod machine;
 pub mod membership;
@@ -24,6 +26,7 @@ pub mod mvcc;
 pub mod peers;
 pub mod replica;
 pub mod trace;
+pub mod transfer;
 pub mod wal;
 pub mod watch;
 

@@ -28,8 +28,9 @@ use axum::routing::any;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use http::uri::PathAndQuery;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DynamicMessage, MessageDescriptor};
 use serde::Serialize;
+use store_core::json::{Shown, descriptors};
 use tokio::sync::oneshot;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
@@ -37,7 +38,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::auth::CommonName;
 use crate::grpc::Service;
-use codec::{Codec, Shown};
+use codec::Codec;
 use reader::{Reader, pass_over};
 
 /// A body may be so many times as large as its message: base64 takes a third more, the rest is for names and spaces.
@@ -124,8 +125,7 @@ struct Gateway {
 
 /// The RPCs by their HTTP paths.
 fn rpcs() -> HashMap<&'static str, Rpc> {
-    let described = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-    let pool = DescriptorPool::decode(described.as_slice()).expect("build.rs wrote it");
+    let pool = descriptors();
     let find = |name: &str| {
         let (service, method) = name.split_once('/')?;
         let method = pool.get_service_by_name(service)?.methods().find(|known| known.name() == method)?;

@@ -97,11 +97,11 @@ mod tests {
         let mut reads = asked(vec![1, 2]);
         reads.wait(3);
         reads.confirm(&[confirmation(b"another", 4)]);
-        assert_eq!(reads.ready(9), [], "confirmed for somebody else");
+        assert!(reads.ready(9).is_empty(), "confirmed for somebody else");
         reads.confirm(&[confirmation(b"context", 7)]);
-        assert_eq!(reads.ready(6), []);
+        assert!(reads.ready(6).is_empty());
         assert_eq!(reads.ready(7), [1, 2]);
-        assert_eq!(reads.ready(7), [], "once");
+        assert!(reads.ready(7).is_empty(), "once");
     }
 
     #[test]

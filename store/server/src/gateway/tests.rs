@@ -11,7 +11,7 @@ fn rpc(path: &str) -> Rpc {
 
 /// A request's JSON as gRPC gets it.
 fn read<M: prost::Message + Default>(path: &str, text: &str) -> Result<M, String> {
-    let message = codec::message(&rpc(path).request, text.as_bytes()).map_err(|status| status.message().to_owned())?;
+    let message = store_core::json::read(&rpc(path).request, text.as_bytes()).map_err(|fault| fault.to_string())?;
     Ok(M::decode(&*message.encode_to_vec()).expect("the same message"))
 }
 
@@ -26,8 +26,7 @@ fn every_rpc_has_a_path() {
     let known = rpcs();
     assert_eq!(known.len(), PATHS.len(), "each path is one RPC's");
     let reached: BTreeSet<&str> = known.values().map(|rpc| rpc.path.as_str()).collect();
-    let pool = DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..]).expect("read");
-    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+    for method in descriptors().services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         // etcd 3.6 doesn't have this one.
         let is_new = path == "/etcdserverpb.KV/RangeStream";

@@ -62,6 +62,11 @@ pub(crate) async fn read_bytes(stream: &mut (impl AsyncRead + Unpin), limit: usi
     if length > limit {
         return Err(wrong(format!("{length} bytes where at most {limit} are allowed")));
     }
+    read_exactly(stream, length).await
+}
+
+/// So many bytes.
+pub(crate) async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // Space grows with what really comes, not with what was announced.
     stream.take(length as u64).read_to_end(&mut bytes).await?;

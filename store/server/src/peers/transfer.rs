@@ -1,8 +1,7 @@
 //! Snapshots on their way: the files of a copy of the state, over a connection of their own.
 //!
-//! First the raft message, then each file: its name, and chunks that each carry a CRC-32; an
-//! empty chunk ends a file, an empty name the files. The receiver answers with one byte when the
-//! snapshot is loaded and raft has decided on it.
+//! First the raft message, then the files as `store_core::transfer` says. The receiver answers with
+//! one byte when the snapshot is loaded and raft has decided on it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,20 +10,15 @@ use std::time::Duration;
 use raft::eraftpb::Message;
 use store_core::peers::{Frame, Purpose, Reception};
 use store_core::replica::is_snapshot;
+use store_core::transfer::{Arrived, CHUNK_BYTES_MAX, END, Incoming, length, sum};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::Peers;
 use super::dial::{GREET_MAX, greet};
-use super::frame::{read_bytes, read_frame, write_bytes, write_frame};
-use crate::backup::is_plain;
+use super::frame::{read_exactly, read_frame, write_frame};
 use crate::engine::{Copied, Input};
 use crate::metrics::Metrics;
-
-const CHUNK_BYTES: usize = 256 << 10;
-const NAME_BYTES_MAX: usize = 255;
-/// RocksDB makes a few files; more would be somebody's mischief.
-const FILES_MAX: usize = 100_000;
 
 /// How long the other side may keep this one waiting: who hangs must not hold up the next snapshot for ever.
 #[derive(Clone, Copy)]
@@ -106,11 +100,13 @@ async fn send_files(stream: &mut (impl AsyncWrite + Unpin), from: &Path, patienc
     let mut bytes = 0;
     let mut files = tokio::fs::read_dir(from).await?;
     while let Some(file) = files.next_entry().await? {
-        within(patience.step, write_bytes(stream, file.file_name().as_encoded_bytes())).await?;
+        let name = file.file_name();
+        let name = name.as_encoded_bytes();
+        within(patience.step, write_all(stream, [&length(name), name])).await?;
         bytes += send_file(stream, &file.path(), patience).await?;
     }
     let end = async {
-        write_bytes(stream, &[]).await?;
+        stream.write_all(&END).await?;
         stream.flush().await
     };
     within(patience.step, end).await?;
@@ -119,20 +115,24 @@ async fn send_files(stream: &mut (impl AsyncWrite + Unpin), from: &Path, patienc
 
 async fn send_file(stream: &mut (impl AsyncWrite + Unpin), path: &Path, patience: Patience) -> std::io::Result<u64> {
     let mut file = File::open(path).await?;
-    let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK_BYTES), 0);
+    let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK_BYTES_MAX), 0);
     loop {
         chunk.clear();
-        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
-        let write = async {
-            write_bytes(stream, &chunk).await?;
-            if chunk.is_empty() { Ok(()) } else { stream.write_u32(crc32fast::hash(&chunk)).await }
-        };
-        within(patience.step, write).await?;
-        bytes += chunk.len() as u64;
+        (&mut file).take(CHUNK_BYTES_MAX as u64).read_to_end(&mut chunk).await?;
         if chunk.is_empty() {
+            within(patience.step, write_all(stream, [&END])).await?;
             return Ok(bytes);
         }
+        within(patience.step, write_all(stream, [&length(&chunk)[..], &chunk, &sum(&chunk)])).await?;
+        bytes += chunk.len() as u64;
     }
+}
+
+async fn write_all<const N: usize>(stream: &mut (impl AsyncWrite + Unpin), parts: [&[u8]; N]) -> std::io::Result<()> {
+    for part in parts {
+        stream.write_all(part).await?;
+    }
+    Ok(())
 }
 
 /// Receives a snapshot, loads it beside the state in use and gives it to raft.
@@ -167,45 +167,32 @@ async fn receive_files(
     metrics: &Metrics,
     patience: Patience,
 ) -> std::io::Result<()> {
-    for _ in 0..FILES_MAX {
-        let name = within(patience.step, read_bytes(stream, NAME_BYTES_MAX)).await?;
-        let name = String::from_utf8(name).map_err(wrong)?;
-        if name.is_empty() {
+    let mut incoming = Incoming::default();
+    let mut open = None;
+    loop {
+        match (within(patience.step, arrives(stream, &mut incoming)).await?, &mut open) {
+            (Arrived::File(name), _) => open = Some(File::create(folder.join(name)).await?),
+            (Arrived::Chunk(chunk), Some(file)) => file.write_all(&chunk).await?,
+            (Arrived::FileEnd, Some(file)) => {
+                let begun = tokio::time::Instant::now();
+                file.sync_all().await?;
+                metrics.snapshot_sync.observe(begun.elapsed().as_secs_f64());
+                open = None;
+            }
             // Names, too, must survive a power cut.
-            return std::fs::File::open(folder)?.sync_all();
+            (Arrived::End, _) => return std::fs::File::open(folder)?.sync_all(),
+            (arrived, None) => return Err(wrong(format!("{arrived:?} of no file"))),
         }
-        if !is_plain(&name) {
-            return Err(wrong(format!("a file of the name {name:?}")));
-        }
-        receive_file(stream, &folder.join(name), metrics, patience).await?;
     }
-    Err(wrong("more files than a state has"))
 }
 
-async fn receive_file(
-    stream: &mut (impl AsyncRead + Unpin),
-    path: &Path,
-    metrics: &Metrics,
-    patience: Patience,
-) -> std::io::Result<()> {
-    let mut file = File::create(path).await?;
+/// What comes next of a copy.
+async fn arrives(stream: &mut (impl AsyncRead + Unpin), incoming: &mut Incoming) -> std::io::Result<Arrived> {
     loop {
-        let read = async {
-            let chunk = read_bytes(stream, CHUNK_BYTES).await?;
-            let crc = if chunk.is_empty() { 0 } else { stream.read_u32().await? };
-            Ok((chunk, crc))
-        };
-        let (chunk, crc) = within(patience.step, read).await?;
-        if chunk.is_empty() {
-            let begun = tokio::time::Instant::now();
-            file.sync_all().await?;
-            metrics.snapshot_sync.observe(begun.elapsed().as_secs_f64());
-            return Ok(());
+        let bytes = read_exactly(stream, incoming.wants()).await?;
+        if let Some(arrived) = incoming.handle(bytes).map_err(wrong)? {
+            return Ok(arrived);
         }
-        if crc != crc32fast::hash(&chunk) {
-            return Err(wrong("a chunk of a snapshot was damaged on its way"));
-        }
-        file.write_all(&chunk).await?;
     }
 }
 

@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// A copy of three files: of several chunks, of a few bytes, of none.
 fn copied() -> Copied {
     let path = tempfile::tempdir().expect("a folder").keep();
-    let large: Vec<u8> = (0..2 * CHUNK_BYTES + 1000).map(|n| (n * 7 % 251) as u8).collect();
+    let large: Vec<u8> = (0..2 * CHUNK_BYTES_MAX + 1000).map(|n| (n * 7 % 251) as u8).collect();
     for (name, bytes) in [("000001.sst", large.as_slice()), ("CURRENT", b"MANIFEST"), ("LOG", b"")] {
         std::fs::write(path.join(name), bytes).expect("written");
     }
@@ -38,7 +38,7 @@ fn metrics() -> Metrics {
 async fn on_the_wire(copied: &Copied) -> Vec<u8> {
     let mut bytes = Vec::new();
     let sent = send_files(&mut bytes, &copied.path, SHORT).await.expect("sent");
-    assert_eq!(sent, 2 * CHUNK_BYTES as u64 + 1008);
+    assert_eq!(sent, 2 * CHUNK_BYTES_MAX as u64 + 1008);
     bytes
 }
 
@@ -62,9 +62,10 @@ async fn a_flipped_bit_is_noticed() {
     let copied = copied();
     let bytes = on_the_wire(&copied).await;
     let large = std::fs::read(copied.path.join("000001.sst")).expect("read");
-    let begin = bytes.windows(CHUNK_BYTES).position(|part| part == &large[..CHUNK_BYTES]).expect("the first chunk");
+    let begin =
+        bytes.windows(CHUNK_BYTES_MAX).position(|part| part == &large[..CHUNK_BYTES_MAX]).expect("the first chunk");
     // In its first chunk, the CRC behind it, the length of the second, and the last.
-    for at in [begin, begin + 1000, begin + CHUNK_BYTES - 1, begin + CHUNK_BYTES, begin + CHUNK_BYTES + 5] {
+    for at in [begin, begin + 1000, begin + CHUNK_BYTES_MAX - 1, begin + CHUNK_BYTES_MAX, begin + CHUNK_BYTES_MAX + 5] {
         for bit in [0, 7] {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << bit;
