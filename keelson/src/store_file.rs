@@ -65,7 +65,11 @@ pub(crate) fn flags(path: &Path, is_known: impl Fn(&str) -> bool) -> Result<Vec<
     of_text(&text, path, is_known)
 }
 
-fn of_text(text: &str, path: &Path, is_known: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+/// The flags that the text of a file means.
+///
+/// # Errors
+/// What no flag means.
+pub(crate) fn of_text(text: &str, path: &Path, is_known: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let settings: Option<Map<String, Value>> = serde_norway::from_str(text)
         .with_context(|| format!("{}: a file of settings is a YAML mapping of names to values", path.display()))?;
     let mut flags = Vec::new();
