@@ -5,6 +5,7 @@
 //!
 //! Source: OCI image-spec `image-layout.md`; containerd `core/images/archive/importer.go`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read};
@@ -23,6 +24,8 @@ const ENTRIES_MAX: usize = 10_000;
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of all that may be JSON documents.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of all that is said of a file before its content: its name may have a file of its own.
+const HEADERS_BYTES_MAX: u64 = 1 << 20;
 /// Indexes in indexes.
 const DEPTH_MAX: u32 = 4;
 
@@ -88,6 +91,24 @@ pub fn check(archive: impl Read) -> Result<Vec<String>, ArchiveError> {
     Ok(names)
 }
 
+/// Gives no more than is left.
+struct Metered<'a, R> {
+    inner: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let size = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(bytes.len());
+        if size == 0 && !bytes.is_empty() {
+            return Err(io::Error::other("more than 1 MiB is said of a file before it begins"));
+        }
+        let count = self.inner.read(&mut bytes[..size])?;
+        self.left.set(self.left.get() - count as u64);
+        Ok(count)
+    }
+}
+
 /// What is in an archive: all names, and the content of what may be JSON.
 #[derive(Default)]
 struct Contents {
@@ -107,8 +128,10 @@ impl Contents {
         let mut contents = Self::default();
         let mut document_bytes = 0;
         // Reading from where the last read stopped needs no larger blocks than these.
-        let mut archive = tar::Archive::new(io::BufReader::with_capacity(1 << 16, archive));
+        let (inner, left) = (io::BufReader::with_capacity(1 << 16, archive), Cell::new(HEADERS_BYTES_MAX));
+        let mut archive = tar::Archive::new(Metered { inner, left: &left });
         for entry in archive.entries().map_err(ArchiveError::Read)? {
+            left.set(u64::MAX);
             let mut entry = entry.map_err(ArchiveError::Read)?;
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let path = path.trim_start_matches("./").trim_matches('/').to_owned();
@@ -121,6 +144,8 @@ impl Contents {
             if document_bytes > DOCUMENTS_BYTES_MAX {
                 return Err(ArchiveError::TooLarge("64 MiB of documents"));
             }
+            // What comes next is kept in memory until a file begins.
+            left.set(HEADERS_BYTES_MAX);
         }
         Ok(contents)
     }

@@ -213,3 +213,15 @@ fn sizes_may_stand_before_a_header() {
     bytes.extend([0; 1024 - 700 + 1024]);
     check_told(&bytes, expect!["docker.io/library/a:1"]);
 }
+
+/// Gzipped, little stands for much.
+#[test]
+fn names_are_bounded() {
+    let mut bytes = header(tar::EntryType::GNULongName, "././@LongLink", 2 << 20).as_bytes().to_vec();
+    bytes.extend(vec![b'a'; 2 << 20]);
+    bytes.extend(archive(&[("index.json", b"{}")]));
+    check_told(
+        &bytes,
+        expect!["it is not a tar archive, or it is cut off: more than 1 MiB is said of a file before it begins"],
+    );
+}
