@@ -173,6 +173,15 @@ impl Pods {
     }
 }
 
+/// A run's memory goes with it: there are thousands in a process.
+impl Drop for Pods {
+    fn drop(&mut self) {
+        self.sim.end();
+        self.net.end();
+        drop(self.servers.take());
+    }
+}
+
 /// What concerns pods.
 pub(crate) enum Happened {
     Begin,

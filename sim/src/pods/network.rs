@@ -41,6 +41,11 @@ impl Net {
         }
     }
 
+    /// What was held back is lost.
+    pub(crate) fn end(&self) {
+        drop(self.ways.take());
+    }
+
     /// Has something arrive at the other end of a way, late perhaps, or never.
     pub(crate) fn send(&self, way: (Host, usize), arrive: impl FnOnce() + 'static) {
         let net = self.clone();

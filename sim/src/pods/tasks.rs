@@ -216,6 +216,17 @@ impl Sim {
         drop(ended);
     }
 
+    /// Ends all, whoever waits for what: tasks know this and are known to it, so that neither would go by itself.
+    pub(crate) fn end(&self) {
+        // What is dropped may still say so.
+        let next = || self.tasks.borrow_mut().pop_first();
+        while let Some((_, task)) = next() {
+            drop(task);
+        }
+        let (replies, streams, due) = (self.replies.take(), self.streams.take(), self.due.take());
+        drop((replies, streams, due));
+    }
+
     /// Goes on with all who have something to do.
     pub(crate) fn run(&self) {
         loop {
