@@ -27,7 +27,8 @@ pub(crate) struct Change {
     key: String,
     revision: i64,
     now: Option<Bytes>,
-    before: Option<Bytes>,
+    /// With the revision that it was stored at.
+    before: Option<(Bytes, i64)>,
 }
 
 /// What a watcher is told.
@@ -54,7 +55,7 @@ fn change(encoded: &Bytes) -> Result<Option<Change>, StorageError> {
         return Err(StorageError::Compacted);
     }
     let now = (!is_deleted).then_some(kv.value);
-    let before = event.prev_kv.map(|before| before.value);
+    let before = event.prev_kv.map(|before| (before.value, before.mod_revision));
     Ok(Some(Change { key: String::from_utf8_lossy(&kv.key).into_owned(), revision: kv.mod_revision, now, before }))
 }
 
@@ -109,11 +110,12 @@ impl Watch {
             return;
         }
         self.sent.set(self.sent.get().max(change.revision));
-        let object = |bytes: &Option<Bytes>| {
-            let object = self.sim.memo.decode(&change.key, change.revision, bytes.as_ref()?).ok()?;
-            Some(object)
-        };
-        let (now, before) = (object(&change.now), object(&change.before));
+        let object = |bytes: &Bytes, revision| self.sim.memo.decode(&change.key, revision, bytes).ok();
+        let now = change.now.as_ref().and_then(|now| object(now, change.revision));
+        let before = change.before.as_ref().and_then(|(before, stored)| {
+            // What is deleted is told at its deletion; else what was before is known since then.
+            object(before, if change.now.is_some() { *stored } else { change.revision })
+        });
         let (is_now, was) = (
             now.as_ref().is_some_and(|now| self.wanted.matches(now)),
             before.as_ref().is_some_and(|before| self.wanted.matches(before)),
