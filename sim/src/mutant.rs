@@ -71,4 +71,6 @@ pub enum Mutant {
     SameUid,
     /// Of pods: a pod that nobody controls any more concerns no ReplicaSet.
     ForgetOrphans,
+    /// Of pods: the collector begins before all kinds are listed.
+    CollectEarly,
 }

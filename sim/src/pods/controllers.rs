@@ -25,11 +25,14 @@ use execute::{Made, execute};
 
 const WORKING_MAX: usize = 16;
 const NODES_EVERY: Time = 5 * SECOND;
+const UNSHOWN_PAUSE_MS: u64 = 5_000;
 
 enum Told {
     Keys(Vec<Key>),
     Seen(Box<Node>),
     Gone(String),
+    /// All of one more kind is in the graph.
+    InGraph,
     Ready,
     Worked(Box<Worked>),
 }
@@ -48,6 +51,9 @@ struct Owner {
     inbox: Mailbox<Told>,
     caches: BTreeMap<Kind, Cache>,
     graph: Graph,
+    /// Kinds that the graph hasn't been shown yet, and what is to be looked at then.
+    unlisted: usize,
+    held_back: BTreeSet<String>,
     queue: Queue,
     unseen: BTreeMap<Key, Unseen>,
     first_seen: BTreeMap<String, i64>,
@@ -73,6 +79,8 @@ pub(crate) fn start(client: &Client) -> Process {
         inbox,
         caches: caches.into_iter().collect(),
         graph: Graph::default(),
+        unlisted: if sim.has(Mutant::CollectEarly) { 0 } else { Kind::ALL.len() },
+        held_back: BTreeSet::new(),
         queue: Queue::default(),
         unseen: BTreeMap::new(),
         first_seen: BTreeMap::new(),
@@ -180,6 +188,7 @@ fn graph_object(kind: Kind, object: &Object) -> Node {
 fn collect(client: &Client, kind: Kind, inbox: &Mailbox<Told>, process: Process) {
     let informer = Informer::new(client, "the collector", Wanted { kind, field: None });
     let (inbox, known) = (inbox.clone(), Rc::new(RefCell::new((BTreeSet::new(), BTreeSet::new()))));
+    let in_graph = Cell::new(false);
     let tell = move |seen: Seen| {
         let (known, listed) = &mut *known.borrow_mut();
         match seen {
@@ -187,6 +196,9 @@ fn collect(client: &Client, kind: Kind, inbox: &Mailbox<Told>, process: Process)
             Seen::Done(_) => {
                 known.difference(listed).for_each(|uid: &String| inbox.send(Told::Gone(uid.clone())));
                 known.retain(|uid| listed.contains(uid));
+                if !in_graph.replace(true) {
+                    inbox.send(Told::InGraph);
+                }
             }
             Seen::Listed(object) | Seen::Applied(object) => {
                 known.insert(object.uid().to_owned());
@@ -257,8 +269,16 @@ impl Owner {
             Told::Ready => return,
             Told::Seen(object) => self.graph.observe(*object),
             Told::Gone(uid) => self.graph.forget(&uid),
+            Told::InGraph => {
+                self.unlisted = self.unlisted.saturating_sub(1);
+                Vec::new()
+            }
         };
-        look.into_iter().for_each(|uid| self.queue.add(Key::Object(uid), now));
+        self.held_back.extend(look);
+        if self.unlisted == 0 {
+            let look = std::mem::take(&mut self.held_back);
+            look.into_iter().for_each(|uid| self.queue.add(Key::Object(uid), now));
+        }
     }
 
     fn all(&self, kind: Kind) -> Vec<Rc<Object>> {
@@ -322,14 +342,17 @@ impl Owner {
                 let (client, inbox, uid) = (self.client.clone(), self.inbox.clone(), uid.clone());
                 self.working += 1;
                 self.sim().spawn(self.process, async move {
-                    let (made, result) = match check_owners(&client, &owners, &namespace).await {
-                        Err(error) => (Made::default(), Err(error)),
-                        Ok(gone) => match around.after_check(&uid, &gone) {
-                            Verdict::Act(writes) => execute(&client, &writes).await,
-                            _ => (Made::default(), Ok(())),
+                    let (made, result, again) = match check_owners(&client, &owners, &namespace).await {
+                        Err(error) => (Made::default(), Err(error), None),
+                        Ok(Owners { gone, is_one_there }) => match around.after_check(&uid, &gone) {
+                            Verdict::Act(writes) => {
+                                let (made, result) = execute(&client, &writes).await;
+                                (made, result, None)
+                            }
+                            _ => (Made::default(), Ok(()), is_one_there.then_some(UNSHOWN_PAUSE_MS)),
                         },
                     };
-                    inbox.send(Told::Worked(Box::new(Worked { key, made, failed: result.is_err(), again: None })));
+                    inbox.send(Told::Worked(Box::new(Worked { key, made, failed: result.is_err(), again })));
                 });
             }
         }
@@ -424,26 +447,30 @@ impl Owner {
     }
 }
 
-/// Asks the API which owners are gone: not there, or another object under the name.
-async fn check_owners(
-    client: &Client,
-    owners: &[OwnerReference],
-    namespace: &str,
-) -> Result<BTreeSet<String>, Failure> {
-    let mut gone = BTreeSet::new();
+/// What the API says of owners that the graph doesn't know.
+#[derive(Default)]
+struct Owners {
+    /// Not there, or another object is under the name.
+    gone: BTreeSet<String>,
+    is_one_there: bool,
+}
+
+/// Asks the API which owners are gone.
+async fn check_owners(client: &Client, owners: &[OwnerReference], namespace: &str) -> Result<Owners, Failure> {
+    let mut said = Owners::default();
     for owner in owners {
         let Some(kind) = Kind::named(&owner.kind) else { continue };
         let scope = if kind.resource().namespaced { namespace } else { "" };
         match client.object(Ask::Get(Place::new(kind, scope, &owner.name))).await {
-            Ok(found) if apiserver_core::meta::uid(&found) == owner.uid => {}
+            Ok(found) if apiserver_core::meta::uid(&found) == owner.uid => said.is_one_there = true,
             Ok(_) => {
-                gone.insert(owner.uid.clone());
+                said.gone.insert(owner.uid.clone());
             }
             Err(failure) if failure.is(404) => {
-                gone.insert(owner.uid.clone());
+                said.gone.insert(owner.uid.clone());
             }
             Err(failure) => return Err(failure),
         }
     }
-    Ok(gone)
+    Ok(said)
 }
