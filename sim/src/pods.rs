@@ -44,6 +44,7 @@ use truth::Truth;
 pub(crate) const STORE: usize = usize::MAX - 1;
 /// Machines of users.
 const USERS: Host = 1000;
+const SNIPER: Host = 2000;
 
 /// The cluster above the store.
 pub(crate) struct Pods {
@@ -84,6 +85,10 @@ impl Pods {
         for user in 0..self.sim.between(1, 2) as Host {
             let client = self.actors.client(USERS + user);
             self.sim.spawn(self.sim.process(), user::use_cluster(client));
+        }
+        if self.sim.once_in(3) {
+            let (client, process) = (self.actors.client(SNIPER), self.sim.process());
+            self.sim.spawn(process, user::snipe(client, process));
         }
         self.plan_fault();
     }

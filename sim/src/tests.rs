@@ -106,10 +106,12 @@ fn mutants_of_pods_are_found() {
         (Mutant::SkipLagging, 80),
         (Mutant::SkipRelist, 20),
         (Mutant::KeepOrphans, 20),
-        (Mutant::SameUid, 250),
-        (Mutant::LookedAlready, 200),
+        (Mutant::SameUid, 300),
         (Mutant::ForgetVanished, 100),
-        (Mutant::NeverDoubt, 200),
+        (Mutant::ForgetOrphans, 120),
+        (Mutant::StatusWithoutUid, 20),
+        (Mutant::DeleteWithoutUid, 40),
+        (Mutant::NeverDoubt, 60),
     ];
     for (mutant, seeds) in bounds {
         let found = (1..=seeds).find(|seed| !run(Workload::Pods, *seed, None, Some(mutant)).violations.is_empty());

@@ -365,6 +365,10 @@ impl Apiserver {
         for _ in 0..CONFLICTS_MAX {
             let current = found.take().ok_or_else(|| place.not_found())?;
             let old = self.decode(&current)?;
+            if options.grace_period_seconds == Some(0) && options.uid.is_none() {
+                // An agent names the UID of what it has ended.
+                self.sim.forced.borrow_mut().insert(old.uid().to_owned());
+            }
             let (value, result) = match lifecycle::decide_delete(resource, options, &self.sim.moment(), &old.value)? {
                 Deletion::Nothing => return Ok(old.value.clone()),
                 Deletion::Remove => (None, old.value.clone()),

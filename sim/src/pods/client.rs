@@ -84,6 +84,15 @@ impl Client {
         self.object(Ask::Delete(place, options)).await
     }
 
+    /// What somebody deleted is what he meant, not another object of the name.
+    pub(crate) fn is_meant(&self, hit: &Value, uid: &str) {
+        let found = apiserver_core::meta::uid(hit);
+        if found != uid {
+            let name = apiserver_core::meta::name(hit);
+            self.sim.violate(format_args!("{name} ({found}) is deleted by who meant {uid}"));
+        }
+    }
+
     pub(crate) async fn list(&self, wanted: Wanted) -> Result<(Vec<Rc<Object>>, i64), Failure> {
         match self.ask(Ask::List(wanted)).await? {
             Answer::List(objects, revision) => Ok((objects, revision)),

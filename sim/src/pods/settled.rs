@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use apiserver_core::meta;
+use controllers_core::replica_set;
 use serde_json::Value;
 
 use super::informer::Kept;
@@ -18,6 +19,7 @@ pub(crate) fn wrong(sim: &Sim, truth: &Truth, machines: &[&Machine]) -> Vec<Stri
     let mut wrong: Vec<String> = sim.caches.borrow().iter().filter_map(|kept| stale(kept, truth)).collect();
     wrong.extend(truth.objects.values().filter_map(|object| lingers(object, truth)));
     wrong.extend(truth.of(Kind::Pod).filter_map(|pod| unwell(pod, truth, machines)));
+    wrong.extend(truth.of(Kind::Pod).filter_map(|pod| unadopted(pod, truth)));
     wrong.extend(truth.of(Kind::ReplicaSet).filter_map(|set| short(set, truth)));
     wrong.extend(truth.of(Kind::Deployment).filter_map(|deployment| unrolled(deployment, truth)));
     wrong.extend(machines.iter().flat_map(|machine| machine.leftovers()));
@@ -84,6 +86,14 @@ fn unwell(pod: &Object, truth: &Truth, machines: &[&Machine]) -> Option<String> 
         let says = pod.value.pointer("/status/containerStatuses").unwrap_or(&Value::Null);
         format!("pod {name} ({uid}) on {node} runs {running} containers of {wanted}, is {phase:?} and says {says}")
     })
+}
+
+/// A pod that nobody controls belongs to the ReplicaSet that selects it.
+fn unadopted(object: &Object, truth: &Truth) -> Option<String> {
+    let pod = object.pod();
+    let mut sets = truth.of(Kind::ReplicaSet).filter(|set| !meta::is_deleting(&set.value));
+    let set = sets.find(|set| replica_set::would_adopt(&set.replica_set(), &pod))?;
+    replica_set::is_active(&pod).then(|| format!("{} is nobody's, though {} selects it", object.key, set.key))
 }
 
 fn has_room(node: &Object, more: i64, truth: &Truth) -> bool {

@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) memo: Memo,
     /// What processes know of objects.
     pub(crate) caches: RefCell<Vec<Kept>>,
+    /// UIDs of what somebody asked to be gone at once, whatever runs.
+    pub(crate) forced: RefCell<BTreeSet<String>>,
     pub(crate) violations: RefCell<Vec<String>>,
     /// What is to happen, until the cluster's queue takes it.
     due: RefCell<Vec<(Time, Event)>>,
@@ -96,6 +98,7 @@ impl Sim {
             members: RefCell::new(Vec::new()),
             memo: Memo::default(),
             caches: RefCell::default(),
+            forced: RefCell::default(),
             violations: RefCell::new(Vec::new()),
             due: RefCell::new(Vec::new()),
             ready: Ready::default(),

@@ -108,8 +108,8 @@ impl Truth {
         if kind == Kind::Pod {
             let has_grace = meta::deletion_grace(&before.value).unwrap_or(0) > 0;
             let life = self.lives.entry(before.uid().to_owned()).or_default();
-            // Whether its agent said so shows in what still runs.
-            life.forced |= !has_grace;
+            // Whether its agent said so shows in what still runs. One with grace may lose it on the way.
+            life.forced |= !has_grace || self.sim.forced.borrow().contains(before.uid());
         }
     }
 

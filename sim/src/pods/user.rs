@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::apiserver::Place;
 use super::client::Client;
 use super::hub::Wanted;
+use super::informer::{Informer, Seen};
 use super::objects::Kind;
+use super::tasks::{Mailbox, Process};
 use crate::queue::{MS, SECOND};
 
 /// The namespace of all workloads.
@@ -63,7 +65,7 @@ pub(crate) async fn use_cluster(client: Client) {
 
 async fn act(client: &Client, place: Place) -> Result<(), super::apiserver::Failure> {
     let sim = &client.sim;
-    match sim.below(10) {
+    match sim.below(11) {
         0..4 => {
             let object = match place.kind {
                 Kind::Pod => pod(client, &place.name),
@@ -103,6 +105,7 @@ async fn act(client: &Client, place: Place) -> Result<(), super::apiserver::Fail
             let options = DeleteOptions { grace_period_seconds: grace, ..DeleteOptions::default() };
             client.delete(Place::new(Kind::Pod, NAMESPACE, pod.name()), options).await?;
         }
+        9 => replace(client).await?,
         _ => {
             let (nodes, _) = client.list(Wanted { kind: Kind::Node, field: None }).await?;
             if !nodes.is_empty() {
@@ -113,4 +116,44 @@ async fn act(client: &Client, place: Place) -> Result<(), super::apiserver::Fail
         }
     }
     Ok(())
+}
+
+/// Puts another pod in the place of any, at once, under the same name and on the same node: whoever acts upon the one must not hit the
+/// other.
+async fn replace(client: &Client) -> Result<(), super::apiserver::Failure> {
+    let (pods, _) = client.list(Wanted { kind: Kind::Pod, field: None }).await?;
+    if pods.is_empty() {
+        return Ok(());
+    }
+    let pod = client.sim.one_of(&pods);
+    let mut spec = pod.value["spec"].clone();
+    // Whoever names a node isn't asked whether it has room.
+    for container in spec["containers"].as_array_mut().into_iter().flatten() {
+        container["resources"]["requests"]["cpu"] = json!("0");
+    }
+    let labels = &pod.value["metadata"]["labels"];
+    let object = json!({"metadata": {"name": pod.name(), "namespace": NAMESPACE, "labels": labels}, "spec": spec});
+    let at_once = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    client.delete(Place::new(Kind::Pod, NAMESPACE, pod.name()), at_once).await?;
+    client.create(Kind::Pod, NAMESPACE, object).await.map(drop)
+}
+
+/// Somebody who deletes pods as soon as he sees them, now and then.
+pub(crate) async fn snipe(client: Client, process: Process) {
+    let (sim, seen) = (client.sim.clone(), Mailbox::default());
+    let (informer, tell) = (Informer::new(&client, "a user", Wanted { kind: Kind::Pod, field: None }), seen.clone());
+    let tell = move |change: Seen| {
+        if let Seen::Applied(pod) = change {
+            tell.send(pod);
+        }
+    };
+    sim.spawn(process, informer.run(tell));
+    loop {
+        let pod = seen.receive().await;
+        let is_new = apiserver_core::meta::text(&pod.value, "/spec/nodeName").is_empty();
+        if !sim.calm.get() && is_new && sim.once_in(6) {
+            let at_once = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+            let _ = client.delete(Place::new(Kind::Pod, NAMESPACE, pod.name()), at_once).await;
+        }
+    }
 }

@@ -78,6 +78,10 @@ async fn delete(client: &Client, pod: &Pod) -> Outcome {
     let place = Place::new(Kind::Pod, meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""));
     match client.delete(place, options).await {
         Err(failure) if !failure.is(404) && !failure.is(409) => failed("the API doesn't answer"),
-        _ => Outcome::Done,
+        Err(_) => Outcome::Done,
+        Ok(hit) => {
+            client.is_meant(&hit, meta.uid.as_deref().unwrap_or(""));
+            Outcome::Done
+        }
     }
 }

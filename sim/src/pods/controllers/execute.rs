@@ -35,9 +35,17 @@ fn place_of(object: &Value) -> Place {
     Place::new(kind(meta::text(object, "/kind")), meta::namespace(object), meta::name(object))
 }
 
-async fn delete(client: &Client, target: &Target, options: DeleteOptions, made: &mut Made) -> Result<(), Failure> {
+async fn delete(
+    client: &Client,
+    (target, uid): (&Target, &str),
+    options: DeleteOptions,
+    made: &mut Made,
+) -> Result<(), Failure> {
     match client.delete(place(target), options).await {
-        Ok(_) => made.deleted.push(target.name.clone()),
+        Ok(hit) => {
+            client.is_meant(&hit, uid);
+            made.deleted.push(target.name.clone());
+        }
         // Gone, or another object of the name by now.
         Err(failure) if failure.is(404) || failure.is(409) => {}
         Err(failure) => return Err(failure),
@@ -80,11 +88,12 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Fai
         }
         Write::Delete(target, uid, propagation) => {
             let options = conditions(client, uid, *propagation);
-            delete(client, target, options, made).await?;
+            delete(client, (target, uid), options, made).await?;
         }
         Write::DeleteAt(target, uid, version, propagation) => {
             let options = conditions(client, uid, *propagation);
-            delete(client, target, DeleteOptions { resource_version: Some(version.clone()), ..options }, made).await?;
+            delete(client, (target, uid), DeleteOptions { resource_version: Some(version.clone()), ..options }, made)
+                .await?;
         }
         Write::Confirm(target, uid) => {
             let found = client.object(Ask::Get(place(target))).await?;
@@ -95,9 +104,9 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Fai
             }
         }
         Write::DeleteAtOnce(target, uid) => {
-            let (uid, grace) = (Some(uid.clone()), (!client.sim.has(Mutant::KeepOrphans)).then_some(0));
-            let options = DeleteOptions { grace_period_seconds: grace, uid, ..DeleteOptions::default() };
-            delete(client, target, options, made).await?;
+            let (condition, grace) = (Some(uid.clone()), (!client.sim.has(Mutant::KeepOrphans)).then_some(0));
+            let options = DeleteOptions { grace_period_seconds: grace, uid: condition, ..DeleteOptions::default() };
+            delete(client, (target, uid), options, made).await?;
         }
         Write::Finalize(_) | Write::DeleteAll(..) => {}
     }
