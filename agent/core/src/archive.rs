@@ -247,6 +247,7 @@ fn read_entry(entry: &mut tar::Entry<'_, impl Read>, path: &str) -> Result<Optio
     let digest = path.strip_prefix("blobs/sha256/");
     let mut hash = Sha256::new();
     let mut kept = Vec::new();
+    let mut is_document = None;
     let mut length = 0_u64;
     let mut buffer = [0; 1 << 14];
     loop {
@@ -255,8 +256,9 @@ fn read_entry(entry: &mut tar::Entry<'_, impl Read>, path: &str) -> Result<Optio
         if digest.is_some() {
             hash.update(read);
         }
-        let starts_like_json = kept.first().or(read.first()).is_some_and(|byte| b"{[ \n\r\t".contains(byte));
-        if starts_like_json && size <= DOCUMENT_BYTES_MAX {
+        // By how the file begins, not what was read of it last.
+        let starts_like_json = || read.first().is_some_and(|byte| b"{[ \n\r\t".contains(byte));
+        if *is_document.get_or_insert_with(|| size <= DOCUMENT_BYTES_MAX && starts_like_json()) {
             kept.extend_from_slice(read);
         }
         length += count as u64;

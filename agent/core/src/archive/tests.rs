@@ -225,3 +225,11 @@ fn names_are_bounded() {
         expect!["it is not a tar archive, or it is cut off: more than 1 MiB is said of a file before it begins"],
     );
 }
+
+/// What begins like something else isn't a document because a piece of it, as it is read, begins like one.
+#[test]
+fn a_document_begins_as_one() {
+    let mut content = vec![b'x'; 1 << 14];
+    content.extend(br#"{"manifests": []}"#);
+    check_told(&archive(&[("index.json", &content)]), expect!["index.json: it is not JSON, or larger than 4 MiB"]);
+}
