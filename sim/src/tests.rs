@@ -90,28 +90,24 @@ fn a_damaged_value_that_is_handed_on_is_found() {
     assert!(found.is_some());
 }
 
-/// Rare, so the seed that has it: a status that was given up arrives when the pod is over.
-#[test]
-fn a_status_that_comes_late_is_found() {
-    let report = run(Workload::Pods, 1_677_096_250, None, Some(Mutant::StatusWithoutVersion));
-    assert!(!report.violations.is_empty());
-}
-
 /// The same of those that only a cluster that runs pods shows.
 #[test]
 fn mutants_of_pods_are_found() {
     let bounds = [
-        (Mutant::NoFence, 60),
+        (Mutant::NoFence, 100),
         (Mutant::KeepDecision, 20),
-        (Mutant::SkipLagging, 80),
+        (Mutant::SkipLagging, 40),
         (Mutant::SkipRelist, 20),
         (Mutant::KeepOrphans, 20),
-        (Mutant::SameUid, 300),
-        (Mutant::ForgetVanished, 100),
-        (Mutant::ForgetOrphans, 120),
+        (Mutant::AdoptEarly, 20),
+        (Mutant::StaleLook, 60),
         (Mutant::StatusWithoutUid, 20),
         (Mutant::DeleteWithoutUid, 40),
         (Mutant::NeverDoubt, 60),
+        (Mutant::ForgetVanished, 100),
+        (Mutant::ForgetOrphans, 120),
+        (Mutant::LookedAlready, 250),
+        (Mutant::SameUid, 300),
     ];
     for (mutant, seeds) in bounds {
         let found = (1..=seeds).find(|seed| !run(Workload::Pods, *seed, None, Some(mutant)).violations.is_empty());

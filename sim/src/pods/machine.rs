@@ -105,7 +105,8 @@ impl Machine {
         let truth = self.truth.borrow();
         for (other, whose) in self.pods.iter().enumerate().filter(|(other, _)| *other != place) {
             let is_same = whose.0 == *namespace && whose.1 == *name;
-            let was_forced = truth.lives.get(&whose.2).is_some_and(|life| life.forced);
+            // Of one that was to be gone at once something may run on, and begin what was on its way.
+            let was_forced = [uid, &whose.2].iter().any(|uid| truth.lives.get(*uid).is_some_and(|life| life.forced));
             if is_same && !was_forced && self.runtime.running(other).next().is_some() {
                 let (first, next) = (&whose.2, uid);
                 self.sim.violate(format_args!("node {node}: {name} ({first}) still runs while {name} ({next}) begins"));

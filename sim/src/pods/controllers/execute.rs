@@ -104,6 +104,8 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Fai
             }
         }
         Write::DeleteAtOnce(target, uid) => {
+            // Its agent isn't asked, and may still run it.
+            client.sim.forced.borrow_mut().insert(uid.clone());
             let (condition, grace) = (Some(uid.clone()), (!client.sim.has(Mutant::KeepOrphans)).then_some(0));
             let options = DeleteOptions { grace_period_seconds: grace, uid: condition, ..DeleteOptions::default() };
             delete(client, (target, uid), options, made).await?;
