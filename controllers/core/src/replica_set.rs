@@ -29,7 +29,7 @@ pub struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// Creations asked for earlier that the informer hasn't shown yet.
     pub creating: usize,
-    /// Names of pods whose deletion was asked for and isn't shown yet.
+    /// UIDs of pods whose deletion was asked for and isn't shown yet.
     pub deleting: Vec<String>,
     /// Now, in seconds since the epoch.
     pub now: i64,
@@ -111,7 +111,7 @@ pub fn would_adopt(set: &ReplicaSet, pod: &Pod) -> bool {
 }
 
 fn scale(observed: &Observed, active: &[&Arc<Pod>], wanted: usize) -> Vec<Write> {
-    let leaving = |pod: &&&Arc<Pod>| observed.deleting.iter().any(|name| Some(name) == pod.metadata.name.as_ref());
+    let leaving = |pod: &&&Arc<Pod>| observed.deleting.iter().any(|uid| Some(uid) == pod.metadata.uid.as_ref());
     let alive = active.len() - active.iter().filter(leaving).count();
     let expected = alive + observed.creating;
     if expected < wanted {

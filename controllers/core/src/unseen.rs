@@ -13,7 +13,8 @@ const UNSEEN_MAX_MS: u64 = 300_000;
 /// What isn't shown for so long may never be: whoever made it asks the API.
 pub const DOUBTED_AFTER_MS: u64 = 5_000;
 
-/// Pods a ReplicaSet made or deleted that the informer hasn't shown, by name, with when that was.
+/// Pods a ReplicaSet made (by name, as it was told) or deleted (by UID: another of the name may be there by now) that the
+/// informer hasn't shown, with when that was.
 #[derive(Debug, Default)]
 pub struct Unseen {
     created: BTreeMap<String, u64>,
@@ -21,10 +22,10 @@ pub struct Unseen {
 }
 
 impl Unseen {
-    /// These were created, and these deleted.
+    /// These names were created, and these UIDs deleted.
     pub fn made(&mut self, created: Vec<String>, deleted: Vec<String>, now: u64) {
         self.created.extend(created.into_iter().map(|name| (name, now)));
-        self.deleted.extend(deleted.into_iter().map(|name| (name, now)));
+        self.deleted.extend(deleted.into_iter().map(|uid| (uid, now)));
     }
 
     /// Creations that should have been shown by now: the API is to be asked whether they are there.
@@ -40,13 +41,14 @@ impl Unseen {
         self.created.retain(|name, _| !names.contains(name));
     }
 
-    /// How many creations aren't shown yet by what the informer has, and the names of pods whose deletion isn't.
+    /// How many creations aren't shown yet by what the informer has, and the UIDs of pods whose deletion isn't.
     pub fn not_seen_yet(&mut self, pods: &[Arc<Pod>], now: u64) -> (usize, Vec<String>) {
-        let shown = |name: &str| pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name));
-        self.created.retain(|name, at| *at + UNSEEN_MAX_MS > now && shown(name).is_none());
-        self.deleted.retain(|name, at| {
-            *at + UNSEEN_MAX_MS > now && shown(name).is_some_and(|pod| pod.metadata.deletion_timestamp.is_none())
-        });
+        let is_shown = |name: &str| pods.iter().any(|pod| pod.metadata.name.as_deref() == Some(name));
+        let is_left = |pod: &Pod, uid: &str| {
+            pod.metadata.uid.as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_none()
+        };
+        self.created.retain(|name, at| *at + UNSEEN_MAX_MS > now && !is_shown(name));
+        self.deleted.retain(|uid, at| *at + UNSEEN_MAX_MS > now && pods.iter().any(|pod| is_left(pod, uid)));
         (self.created.len(), self.deleted.keys().cloned().collect())
     }
 }
@@ -58,6 +60,7 @@ mod tests {
     fn pod(name: &str, is_deleting: bool) -> Arc<Pod> {
         let mut pod = Pod::default();
         pod.metadata.name = Some(name.to_owned());
+        pod.metadata.uid = Some(format!("uid of {name}"));
         let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
         pod.metadata.deletion_timestamp = is_deleting.then_some(now);
         Arc::new(pod)
@@ -66,9 +69,18 @@ mod tests {
     #[test]
     fn what_is_shown_is_not_unseen_any_more() {
         let mut unseen = Unseen::default();
-        unseen.made(vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()], 0);
-        assert_eq!(unseen.not_seen_yet(&[pod("a", false), pod("c", false)], 1), (1, vec!["c".to_owned()]));
+        let of_c = "uid of c".to_owned();
+        unseen.made(vec!["a".to_owned(), "b".to_owned()], vec![of_c.clone()], 0);
+        assert_eq!(unseen.not_seen_yet(&[pod("a", false), pod("c", false)], 1), (1, vec![of_c]));
         assert_eq!(unseen.not_seen_yet(&[pod("b", false), pod("c", true)], 2), (0, Vec::new()));
+    }
+
+    /// Somebody puts another pod in its place, and the informer shows that one: the first is gone.
+    #[test]
+    fn what_is_replaced_under_its_name_is_shown_to_be_gone() {
+        let mut unseen = Unseen::default();
+        unseen.made(Vec::new(), vec!["uid of the first c".to_owned()], 0);
+        assert_eq!(unseen.not_seen_yet(&[pod("c", false)], 1), (0, Vec::new()));
     }
 
     /// Made and deleted before the informer showed it: as long as it counts, a pod is missing.

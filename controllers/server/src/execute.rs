@@ -40,7 +40,7 @@ pub(crate) struct Writer {
 pub(crate) struct Made {
     /// Names of created objects.
     pub(crate) created: Vec<String>,
-    /// Names of deleted ones.
+    /// UIDs of deleted ones.
     pub(crate) deleted: Vec<String>,
     /// Names of those that were created earlier and are gone.
     pub(crate) gone: Vec<String>,
@@ -90,13 +90,19 @@ fn policy(propagation: Propagation) -> &'static str {
     }
 }
 
-/// Deletes an object under conditions. One that doesn't meet them is gone, another of the name, or a later version: that
+/// Deletes the object of the UID under conditions. One that doesn't meet them is gone, another of the name, or a later version: that
 /// one is shown yet, and decided upon anew.
-async fn delete(client: &Client, target: &Target, mut options: Value, made: &mut Made) -> Result<(), ExecuteError> {
+async fn delete(
+    client: &Client,
+    target: &Target,
+    uid: &str,
+    mut options: Value,
+    made: &mut Made,
+) -> Result<(), ExecuteError> {
     options["kind"] = json!("DeleteOptions");
     options["apiVersion"] = json!("v1");
     match send(client, Method::DELETE, &path(target)?, JSON, &options).await {
-        Ok(_) => made.deleted.push(target.name.clone()),
+        Ok(_) => made.deleted.push(uid.to_owned()),
         Err(error) if has_code(&error, 404) || has_code(&error, 409) => {}
         Err(error) => return Err(error),
     }
@@ -139,16 +145,16 @@ async fn make(client: &Client, write: &Write, made: &mut Made) -> Result<(), Exe
         }
         Write::Delete(target, uid, propagation) => {
             let options = json!({"propagationPolicy": policy(*propagation), "preconditions": {"uid": uid}});
-            delete(client, target, options, made).await?;
+            delete(client, target, uid, options, made).await?;
         }
         Write::DeleteAtOnce(target, uid) => {
             let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
-            delete(client, target, options, made).await?;
+            delete(client, target, uid, options, made).await?;
         }
         Write::DeleteAt(target, uid, version, propagation) => {
             let conditions = json!({"uid": uid, "resourceVersion": version});
             let options = json!({"propagationPolicy": policy(*propagation), "preconditions": conditions});
-            delete(client, target, options, made).await?;
+            delete(client, target, uid, options, made).await?;
         }
         Write::Confirm(target, uid) => confirm(client, target, uid).await?,
         Write::DeleteAll(api_version, kind, namespace) => {

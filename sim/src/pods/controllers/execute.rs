@@ -17,7 +17,7 @@ use crate::mutant::Mutant;
 pub(super) struct Made {
     /// Names of created objects.
     pub(super) created: Vec<String>,
-    /// Names of deleted ones.
+    /// UIDs of deleted ones.
     pub(super) deleted: Vec<String>,
     /// Names of those that were created earlier and are gone.
     pub(super) gone: Vec<String>,
@@ -44,7 +44,7 @@ async fn delete(
     match client.delete(place(target), options).await {
         Ok(hit) => {
             client.is_meant(&hit, uid);
-            made.deleted.push(target.name.clone());
+            made.deleted.push(uid.to_owned());
         }
         // Gone, or another object of the name by now.
         Err(failure) if failure.is(404) || failure.is(409) => {}
