@@ -43,7 +43,7 @@ pub(crate) struct Files {
     pub(crate) full: bool,
     /// Bits that aren't what was written: segment, place, and which of its byte.
     flipped: BTreeSet<(u64, usize, u32)>,
-    /// Where a frame begins that a crash left unfinished, until it is cut off.
+    /// Where a frame begins that a crash or a full disk left unfinished, until it is cut off.
     torn: Option<(u64, usize)>,
 }
 
@@ -247,6 +247,7 @@ impl Segments for Files {
         bytes.extend_from_slice(header);
         if self.full {
             // What still fits is written.
+            self.torn = Some((*segment, bytes.len() - header.len()));
             bytes.extend_from_slice(&content[..content.len() / 2]);
             return Err(Fault::Full);
         }
