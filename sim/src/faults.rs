@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::network::Fate;
 use crate::queue::{MS, SECOND, Time};
 use crate::run::FAULTS;
-use crate::world::World;
+use crate::world::{Shared, World};
 
 /// What is to be mended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,10 @@ impl World {
         let known = present.iter().flat_map(|id| self.members[*id as usize - 1].known_members());
         let mut known: Vec<Members> = known.collect();
         known.push(self.shared.canon.members.clone());
-        let bears = known.iter().all(|known| self.bears_damage(id, known));
+        // Who starts again behind a removal that he applied counts the one that has gone once more.
+        let Shared { to_go, canon, .. } = &self.shared;
+        let gone = usize::from(to_go.iter().any(|id| canon.members.was_removed(*id)));
+        let bears = known.iter().all(|known| self.bears_damage(id, known, gone));
         if !bears || !self.shared.canon.members.voters().any(|voter| voter.id == id) {
             return;
         }
@@ -155,13 +158,13 @@ impl World {
 
     /// Whether a majority of those who vote is whole if one more isn't. Who is removed, or about to be, doesn't count as whole: it
     /// may be gone before all know that its removal is committed.
-    fn bears_damage(&mut self, id: u64, known: &Members) -> bool {
+    fn bears_damage(&mut self, id: u64, known: &Members, gone: usize) -> bool {
         let voters: Vec<u64> = known.voters().map(|member| member.id).collect();
         let mut is_whole = |voter: &&u64| {
             **voter != id && !self.shared.to_go.contains(voter) && !self.members[**voter as usize - 1].is_damaged()
         };
         let whole = voters.iter().filter(&mut is_whole).count();
-        !voters.contains(&id) || whole > voters.len() / 2
+        !voters.contains(&id) || whole > (voters.len() + gone) / 2
     }
 
     fn member_flips(&mut self, id: u64) -> bool {
