@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 const UNSEEN_MAX_MS: u64 = 300_000;
 
 /// What isn't shown for so long may never be: whoever made it asks the API.
-pub const DOUBTED_AFTER_MS: u64 = 5_000;
+const DOUBTED_AFTER_MS: u64 = 5_000;
 
 /// Pods a ReplicaSet made (by name, as it was told) or deleted (by UID: another of the name may be there by now) that the
 /// informer hasn't shown, with when that was.
@@ -39,6 +39,13 @@ impl Unseen {
     /// The API doesn't have these: they were made and are gone.
     pub fn gone(&mut self, names: &[String]) {
         self.created.retain(|name, _| !names.contains(name));
+    }
+
+    /// When to look again though nothing is shown: what was made may have gone before it ever was, and nobody tells of that.
+    #[must_use]
+    pub fn next_look(&self) -> Option<u64> {
+        let doubts = self.created.values().map(|at| at + DOUBTED_AFTER_MS);
+        doubts.chain(self.deleted.values().map(|at| at + UNSEEN_MAX_MS)).min()
     }
 
     /// How many creations aren't shown yet by what the informer has, and the UIDs of pods whose deletion isn't.
@@ -92,6 +99,22 @@ mod tests {
         assert_eq!(unseen.doubted(&[pod("b", false)], DOUBTED_AFTER_MS), ["a"]);
         unseen.gone(&["a".to_owned()]);
         assert_eq!(unseen.not_seen_yet(&[], DOUBTED_AFTER_MS).0, 1);
+    }
+
+    /// The last write of a look may be a creation: no change that is shown need ever follow it.
+    #[test]
+    fn what_was_made_is_looked_at_again_though_nothing_is_shown() {
+        let mut unseen = Unseen::default();
+        assert_eq!(unseen.next_look(), None);
+        unseen.made(Vec::new(), vec!["uid of c".to_owned()], 1);
+        assert_eq!(unseen.next_look(), Some(1 + UNSEEN_MAX_MS));
+        unseen.made(vec!["a".to_owned()], Vec::new(), 2);
+        unseen.made(vec!["b".to_owned()], Vec::new(), 3);
+        assert_eq!(unseen.next_look(), Some(2 + DOUBTED_AFTER_MS));
+        unseen.gone(&["a".to_owned()]);
+        assert_eq!(unseen.next_look(), Some(3 + DOUBTED_AFTER_MS));
+        unseen.not_seen_yet(&[pod("b", false)], 4);
+        assert_eq!(unseen.next_look(), None);
     }
 
     #[test]

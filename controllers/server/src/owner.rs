@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use controllers_core::graph::{Graph, Verdict};
 use controllers_core::namespace::Remaining;
 use controllers_core::queue::{Key, Queue};
-use controllers_core::unseen::{DOUBTED_AFTER_MS, Unseen};
+use controllers_core::unseen::Unseen;
 use controllers_core::{Write, deployment, endpoint_slice, namespace, node, replica_set};
 use http::Request;
 use jiff::Timestamp;
@@ -191,10 +191,7 @@ impl Owner {
     fn finish(&mut self, worked: Worked) {
         let now = self.now_ms();
         if matches!(worked.key, Key::ReplicaSet(..)) {
-            let Made { created, deleted, gone } = worked.made;
-            let unseen = self.unseen.entry(worked.key.clone()).or_default();
-            unseen.gone(&gone);
-            unseen.made(created, deleted, now);
+            self.note(&worked.key, worked.made, now);
         }
         if let Err(error) = &worked.result {
             tracing::debug!(key = ?worked.key, %error, "a write failed; looking again");
@@ -203,6 +200,17 @@ impl Owner {
             self.queue.add(worked.key.clone(), now + pause);
         }
         self.queue.done(worked.key, now, worked.result.is_err());
+    }
+
+    /// O1. Looks again at the set though nothing may be shown of it.
+    fn note(&mut self, set: &Key, made: Made, now: u64) {
+        let unseen = self.unseen.entry(set.clone()).or_default();
+        unseen.gone(&made.gone);
+        unseen.made(made.created, made.deleted, now);
+        match unseen.next_look() {
+            Some(at) => self.queue.add(set.clone(), at.max(now)),
+            None => drop(self.unseen.remove(set)),
+        }
     }
 
     fn work(&mut self, key: Key, working: &mut JoinSet<Worked>) {
@@ -326,9 +334,7 @@ impl Owner {
                 let unseen = self.unseen.get_mut(key);
                 let (creating, deleting) = unseen.map_or_else(Default::default, |u| u.not_seen_yet(&pods, now));
                 let observed = replica_set::Observed { set, pods, creating, deleting, now: unix };
-                let doubt = (creating > 0).then_some(DOUBTED_AFTER_MS);
-                let again = seconds(replica_set::next_look(&observed)).into_iter().chain(doubt).min();
-                (replica_set::reconcile(&observed), again)
+                (replica_set::reconcile(&observed), seconds(replica_set::next_look(&observed)))
             }
             Key::Service(ns, name) => {
                 let Some(service) = get(&self.caches.services, ns, name) else { return (Vec::new(), None) };

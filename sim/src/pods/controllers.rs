@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use controllers_core::graph::{Graph, Object as Node, Verdict};
 use controllers_core::queue::{Key, Queue};
-use controllers_core::unseen::{DOUBTED_AFTER_MS, Unseen};
+use controllers_core::unseen::Unseen;
 use controllers_core::write::Target;
 use controllers_core::{Write, deployment, node, owner, replica_set};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -303,15 +303,25 @@ impl Owner {
     fn finish(&mut self, worked: Worked) {
         let now = self.now_ms();
         if matches!(worked.key, Key::ReplicaSet(..)) && !self.sim().has(Mutant::ForgetExpectations) {
-            let Made { created, deleted, gone } = worked.made;
-            let unseen = self.unseen.entry(worked.key.clone()).or_default();
-            unseen.gone(&gone);
-            unseen.made(created, deleted, now);
+            self.note(&worked.key, worked.made, now);
         }
         if let Some(pause) = worked.again {
             self.queue.add(worked.key.clone(), now + pause);
         }
         self.queue.done(worked.key, now, worked.failed);
+    }
+
+    /// O1. Looks again at the set though nothing may be shown of it.
+    fn note(&mut self, set: &Key, made: Made, now: u64) {
+        let unseen = self.unseen.entry(set.clone()).or_default();
+        unseen.gone(&made.gone);
+        unseen.made(made.created, made.deleted, now);
+        let next = unseen.next_look();
+        match next {
+            Some(_) if self.sim().has(Mutant::NeverDoubt) => {}
+            Some(at) => self.queue.add(set.clone(), at.max(now)),
+            None => drop(self.unseen.remove(set)),
+        }
     }
 
     fn work(&mut self, key: Key) {
@@ -427,9 +437,7 @@ impl Owner {
                 let unseen = self.unseen.get_mut(key);
                 let (creating, deleting) = unseen.map_or_else(Default::default, |u| u.not_seen_yet(&pods, at));
                 let observed = replica_set::Observed { set: set.replica_set(), pods, creating, deleting, now: unix };
-                let doubt = (creating > 0).then_some(DOUBTED_AFTER_MS);
-                let again = seconds(replica_set::next_look(&observed)).into_iter().chain(doubt).min();
-                (replica_set::reconcile(&observed), again)
+                (replica_set::reconcile(&observed), seconds(replica_set::next_look(&observed)))
             }
             Key::Node(name) => {
                 let pods = pods();

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use agent_core::backoff;
 use apiserver_core::meta;
 use controllers_core::replica_set;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::informer::Kept;
@@ -13,12 +15,15 @@ use super::objects::{Kind, Object};
 use super::tasks::Sim;
 use super::truth::{Truth, is_over, quantity, requests};
 
+/// After its wait a container runs within this.
+const STARTING_MAX: SignedDuration = SignedDuration::from_secs(10);
+
 /// What isn't as it must be.
 pub(crate) fn wrong(sim: &Sim, truth: &Truth, machines: &[&Machine]) -> Vec<String> {
     sim.caches.borrow_mut().retain(|kept| kept.cache.strong_count() > 0);
     let mut wrong: Vec<String> = sim.caches.borrow().iter().filter_map(|kept| stale(kept, truth)).collect();
     wrong.extend(truth.objects.values().filter_map(|object| lingers(object, truth)));
-    wrong.extend(truth.of(Kind::Pod).filter_map(|pod| unwell(pod, truth, machines)));
+    wrong.extend(truth.of(Kind::Pod).filter_map(|pod| unwell(sim, pod, truth, machines)));
     wrong.extend(truth.of(Kind::Pod).filter_map(|pod| unadopted(pod, truth)));
     wrong.extend(truth.of(Kind::ReplicaSet).filter_map(|set| short(set, truth)));
     wrong.extend(truth.of(Kind::Deployment).filter_map(|deployment| unrolled(deployment, truth)));
@@ -63,8 +68,16 @@ fn condition<'a>(object: &'a Object, kind: &str) -> &'a str {
     conditions.iter().find(|c| c["type"] == kind).map_or("", |condition| meta::text(condition, "/status"))
 }
 
+/// Whether a container may still wait to be started again, as its agent says.
+fn waits(status: &Value, now: Timestamp) -> bool {
+    let ended: Option<Timestamp> = meta::text(status, "/lastState/terminated/finishedAt").parse().ok();
+    let restarts = status["restartCount"].as_u64().and_then(|count| u32::try_from(count).ok());
+    let until = ended.zip(restarts).map(|(ended, restarts)| ended + backoff::crash_delay(restarts) + STARTING_MAX);
+    meta::text(status, "/state/waiting/reason") == "CrashLoopBackOff" && until.is_some_and(|until| now < until)
+}
+
 /// A pod has a node if there is one for it, runs there, and says so.
-fn unwell(pod: &Object, truth: &Truth, machines: &[&Machine]) -> Option<String> {
+fn unwell(sim: &Sim, pod: &Object, truth: &Truth, machines: &[&Machine]) -> Option<String> {
     let (name, uid, node) = (pod.name(), pod.uid(), text(pod, "/spec/nodeName"));
     let machine = machines.iter().find(|machine| machine.name == node);
     let running = machine.map_or(0, |machine| machine.running(uid));
@@ -78,10 +91,14 @@ fn unwell(pod: &Object, truth: &Truth, machines: &[&Machine]) -> Option<String> 
     if machine.is_none() {
         return Some(format!("pod {name} ({uid}) is on {node}, which is gone"));
     }
-    let wanted = meta::items(&pod.value, "/spec/containers").len();
+    let statuses = meta::items(&pod.value, "/status/containerStatuses");
+    let waiting = statuses.iter().filter(|status| waits(status, sim.wall())).count();
+    let wanted = meta::items(&pod.value, "/spec/containers").len().saturating_sub(waiting);
     let always = text(pod, "/spec/restartPolicy") == "Always";
     let (phase, ready) = (text(pod, "/status/phase"), condition(pod, "Ready"));
-    let is_well = if always { running == wanted && phase == "Running" && ready == "True" } else { running > 0 };
+    let right = if waiting > 0 { "False" } else { "True" };
+    let is_well =
+        if always { running == wanted && phase == "Running" && ready == right } else { running + waiting > 0 };
     (!is_well).then(|| {
         let says = pod.value.pointer("/status/containerStatuses").unwrap_or(&Value::Null);
         format!("pod {name} ({uid}) on {node} runs {running} containers of {wanted}, is {phase:?} and says {says}")
