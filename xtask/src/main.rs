@@ -218,7 +218,7 @@ fn by_chance() -> Result<()> {
     println!("== by chance");
     let begun = Instant::now();
     let mut running = Vec::new();
-    for (program, arguments) in [("sim", "--workload kv --seconds 300"), ("models", "walk replica --seconds 300")] {
+    for (program, arguments) in [("sim", "--seconds 300"), ("models", "walk replica --seconds 300")] {
         let path = target_dir().join("release").join(program);
         let mut command = Command::new(&path);
         command.args(arguments.split(' ')).stdout(Stdio::piped());
