@@ -180,7 +180,7 @@ impl Replica {
             max_committed_size_per_ready: APPLY_BYTES_MAX,
             check_quorum: true,
             pre_vote: true,
-            ..Config::default()
+            ..Config::default() // So `batch_append` is off: see tests/raft_rs.rs.
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = match RawNode::new(&config, log, &logger) {

@@ -10,9 +10,12 @@ use raft::{Config, RawNode, StateRole};
 
 /// Member 1.
 fn node(voters: Vec<u64>, learners: Vec<u64>) -> RawNode<MemStorage> {
+    configured(&Config { id: 1, ..Config::default() }, voters, learners)
+}
+
+fn configured(config: &Config, voters: Vec<u64>, learners: Vec<u64>) -> RawNode<MemStorage> {
     let storage = MemStorage::new_with_conf_state(ConfState::from((voters, learners)));
-    let config = Config { id: 1, ..Config::default() };
-    RawNode::new(&config, storage, &slog::Logger::root(slog::Discard, slog::o!())).expect("a node")
+    RawNode::new(config, storage, &slog::Logger::root(slog::Discard, slog::o!())).expect("a node")
 }
 
 fn message(msg_type: MessageType, term: u64, index: u64) -> Message {
@@ -87,4 +90,42 @@ fn who_votes_alone_and_stands_before_its_log_is_durable_panics() {
     assert_eq!(node.raft.raft_log.last_index(), 1, "it has taken it");
     hand_out(&mut node);
     assert!(panics(|| drop(node.campaign())));
+}
+
+/// Why `batch_append` stays off: entries that are sent again are put into an empty message that waits and stands behind
+/// them. Who takes it acknowledges an entry that nobody has yet, and the leader counts it once it is there.
+#[test]
+fn an_entry_that_is_sent_again_in_a_batch_acknowledges_the_next() {
+    let batched = |id: u64| Config { id, batch_append: true, ..Config::default() };
+    let mut leader = configured(&batched(1), vec![1, 2, 3], vec![]);
+    leader.campaign().expect("a stand");
+    let number = hand_out(&mut leader);
+    leader.on_persist_ready(number);
+    leader.step(message(MessageType::MsgRequestVoteResponse, 1, 0)).expect("a vote");
+    let from = |from: u64, index: u64| Message { from, ..message(MessageType::MsgAppendResponse, 1, index) };
+    let number = hand_out(&mut leader);
+    leader.on_persist_ready(number);
+    leader.step(from(2, 1)).expect("an answer");
+    leader.propose(Vec::new(), vec![1]).expect("the second entry");
+    let number = hand_out(&mut leader);
+    leader.on_persist_ready(number);
+    // Member 3 has it, so it is committed: all are told, without entries. A message that overtook it was refused by member 2.
+    leader.step(from(3, 2)).expect("an answer");
+    let refused = Message { reject: true, reject_hint: 1, log_term: 1, ..from(2, 2) };
+    leader.step(refused).expect("an answer");
+    let messages = leader.ready().take_messages();
+    let again =
+        messages.into_iter().find(|message| message.to == 2 && !message.entries.is_empty()).expect("sent again");
+    assert_eq!((again.index, again.entries[0].index), (2, 2), "{again:?}");
+
+    // By then the second entry has come to member 2.
+    let mut follower = configured(&batched(2), vec![1, 2, 3], vec![]);
+    let entry = |index| Entry { index, term: 1, ..Entry::default() };
+    let mut append = Message { to: 2, from: 1, ..message(MessageType::MsgAppend, 1, 0) };
+    append.set_entries(vec![entry(1), entry(2)].into());
+    follower.step(append).expect("entries");
+    hand_out(&mut follower);
+    follower.step(again).expect("entries");
+    let answer = follower.ready().take_persisted_messages().pop().expect("an answer");
+    assert_eq!((answer.reject, answer.index, follower.raft.raft_log.last_index()), (false, 3, 2), "{answer:?}");
 }
