@@ -1,14 +1,20 @@
-//! Puts, ranges and watches against any etcd, bounded in count and time.
+//! Puts, transactions, reads, lists and watches against any etcd, bounded in count and time.
 //!
 //! Clients share connections and a number of operations. Each waits for its answer before
 //! it asks again (a closed loop): a slow store lowers the load, so throughput and latency
-//! belong together, for one number of clients.
+//! belong together, for one number of clients. At the end every key must hold what was
+//! acknowledged last.
 
+mod fan_out;
+mod keys;
 mod load;
+mod operation;
+mod outcome;
 mod report;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod watchers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +24,8 @@ use anyhow::{Context as _, Result, bail};
 use etcd_client::{Certificate, Client, ConnectOptions, DeleteOptions, Identity, TlsOptions};
 
 use load::Load;
-use report::Measured;
+pub use outcome::{Outcome, cpu};
+use watchers::Watchers;
 
 /// Bytes of every key, as with etcd's own benchmark.
 const KEY_BYTES: usize = 32;
@@ -26,20 +33,35 @@ const KEY_BYTES: usize = 32;
 const OPERATION_MAX: Duration = Duration::from_secs(10);
 /// Waiting for the first answer at most.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Clients that write keys before the clock starts.
-const PREPARING: usize = 64;
+/// Keys that one load can tell apart.
+const KEYS_MAX: u32 = 20_000_000;
 
 /// What clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Workload {
     /// Writes a key at random.
     Put,
+    /// Makes a key that isn't there, by the transaction by which kube-apiserver makes an object.
+    Create,
+    /// Changes a key whose revision is known, by the transaction by which kube-apiserver changes an object.
+    Update,
     /// Reads a key at random.
     Range,
+    /// Reads all keys with their values, at once or by pages.
+    List,
     /// Reads four times for each write.
     Mixed,
     /// Watches all keys while one writer writes: the time from sending a write to seeing it.
     Watch,
+    /// Watches all keys while clients write at a fixed rate: events delivered in the time.
+    FanOut,
+}
+
+impl Workload {
+    /// Whether keys must be there before the clock starts.
+    fn needs_keys(self) -> bool {
+        matches!(self, Self::Range | Self::Mixed | Self::List | Self::Update)
+    }
 }
 
 /// How much of what.
@@ -75,8 +97,8 @@ pub struct Args {
     /// Bytes of a value.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(8..=1_048_576))]
     pub value_size: u32,
-    /// Different keys.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    /// Different keys; `create` makes as many as there are operations.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
     pub key_space: u32,
     /// Seed of the order in which keys are chosen.
     #[arg(long, default_value_t = 1)]
@@ -84,51 +106,106 @@ pub struct Args {
     /// Reads may be answered from what the asked member has.
     #[arg(long)]
     pub serializable: bool,
+    /// Keys of a page of `list`; all but the first are read at the first one's revision [default: all at once].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub page: Option<u32>,
+    /// Watchers: of `fan-out` each of all keys; beside other loads each of its share of the keys.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub watchers: u32,
+    /// Watchers that share one stream.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub watchers_per_stream: u32,
+    /// Writes a second that `fan-out` aims at.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Writes every key before the clock starts, whatever the workload.
+    #[arg(long)]
+    pub prepare: bool,
     /// Leaves the keys in the store.
     #[arg(long)]
     pub keep: bool,
+    /// File that gets what was measured, as one JSON object.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// No line each second.
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// Puts load on a store and prints what was measured.
 ///
 /// # Errors
-/// If nobody answers, files can't be read, or operations failed: those are counted and
-/// printed by kind before.
+/// If nobody answers, files can't be read or written, operations failed (those are counted and
+/// printed by kind before), or what was acknowledged isn't there.
 pub async fn run(args: &Args) -> Result<()> {
-    let clients = connect(args).await?;
-    let load = Arc::new(Load::new(args));
-    if matches!(args.workload, Workload::Range | Workload::Mixed) {
-        println!("writing {} keys of {} bytes", args.key_space, args.value_size);
-        load::prepare(&load, &clients, PREPARING).await.context("writing the keys to work on")?;
+    let (outcome, (), ()) = measure(args, || ()).await?;
+    outcome.print(args);
+    if let Some(path) = &args.json {
+        std::fs::write(path, format!("{}\n", outcome.json())).with_context(|| path.display().to_string())?;
     }
-    let begun = Instant::now();
-    let progress = tokio::spawn(report::progress(Arc::clone(&load), begun));
-    let measured = match args.workload {
-        Workload::Watch => watch::run(&load, &clients, args.clients).await,
-        _ => load::run(&load, &clients, args.clients).await,
-    };
-    progress.abort();
-    let measured = measured?;
-    measured.print(args, begun.elapsed());
-    let verdict = verdict(&measured);
-    let cleared = if args.keep { Ok(()) } else { clear(clients, &load).await };
-    // Why operations failed says more than that the keys are still there.
-    verdict.and(cleared)
+    outcome.verdict()
 }
 
-fn verdict(measured: &Measured) -> Result<()> {
-    let (failed, all) = (measured.failed(), measured.failed() + measured.done());
-    if failed > 0 {
-        bail!("{failed} of {all} operations failed");
+/// Puts load on a store and says what was measured, failures included, and what `look` saw right before
+/// and right after, without preparations and checks.
+///
+/// # Errors
+/// If nobody answers, or the keys can't be prepared, checked or deleted.
+pub async fn measure<T>(args: &Args, look: impl Fn() -> T) -> Result<(Outcome, T, T)> {
+    if args.workload == Workload::FanOut && args.watchers == 0 {
+        bail!("fan-out asks for --watchers");
     }
-    if all == 0 {
-        bail!("the time was over before the first operation");
+    let clients = connect(args).await?;
+    let load = Arc::new(Load::new(args));
+    if args.prepare || args.workload.needs_keys() {
+        if !args.quiet {
+            println!("writing {} keys of {} bytes", args.key_space, args.value_size);
+        }
+        load::prepare(&load, &clients).await.context("writing the keys to work on")?;
     }
-    Ok(())
+    let origin = Instant::now();
+    let watchers = match args.workload {
+        Workload::Watch => None,
+        Workload::FanOut => Some(Watchers::of_all(&load, &clients, args, origin).await?),
+        _ if args.watchers == 0 => None,
+        _ => Some(Watchers::of_shares(&load, &clients, args).await?),
+    };
+    let before = look();
+    let (begun, cpu) = (Instant::now(), outcome::own_cpu());
+    let progress = (!args.quiet).then(|| tokio::spawn(report::progress(Arc::clone(&load), begun)));
+    let measured = match args.workload {
+        Workload::Watch => watch::run(&load, &clients, args.clients).await,
+        Workload::FanOut => fan_out::run(&load, &clients, args.rate, origin).await,
+        _ => load::run(&load, &clients, args.clients).await,
+    };
+    if let Some(progress) = progress {
+        progress.abort();
+    }
+    let mut measured = measured?;
+    let mut outcome = Outcome::new(args, &load, begun.elapsed(), outcome::own_cpu() - cpu);
+    let after = look();
+    if let Some(watchers) = watchers {
+        // At a rate, what isn't there in time isn't waited for.
+        let paced = args.workload == Workload::FanOut;
+        let (goal, patience) = if paced { (0, Duration::ZERO) } else { (load.written(), watchers::LAG_MAX) };
+        let (events, delivered) = watchers.finish(goal, patience).await?;
+        outcome.events = events;
+        measured.add(&delivered);
+    }
+    outcome.take(&measured);
+    outcome.lost = load::missing(&load, &clients).await.context("reading what was acknowledged")?;
+    // Why operations failed says more than that the keys are still there.
+    if let Err(error) = if args.keep { Ok(()) } else { clear(clients, &load).await }
+        && outcome.verdict().is_ok()
+    {
+        return Err(error);
+    }
+    Ok((outcome, before, after))
 }
 
 async fn connect(args: &Args) -> Result<Vec<Client>> {
-    let mut options = ConnectOptions::new().with_connect_timeout(CONNECT_MAX).with_timeout(OPERATION_MAX);
+    // Each operation has its own limit, which counts waiting for a connection too.
+    let mut options = ConnectOptions::new().with_connect_timeout(CONNECT_MAX);
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
     if args.cacert.is_some() || args.cert.is_some() {
         let mut tls = TlsOptions::new();
@@ -147,7 +224,7 @@ async fn connect(args: &Args) -> Result<Vec<Client>> {
             .await
             .with_context(|| format!("connecting to {}", args.endpoints.join(", ")))?;
         // Connections are opened on first use: this one is, before the clock starts.
-        let answer = tokio::time::timeout(CONNECT_MAX, client.get(load::PREFIX, None)).await;
+        let answer = tokio::time::timeout(CONNECT_MAX, client.get(keys::PREFIX, None)).await;
         answer
             .with_context(|| format!("no answer from {} within {CONNECT_MAX:?}", args.endpoints.join(", ")))?
             .with_context(|| format!("asking {}", args.endpoints.join(", ")))?;
@@ -160,7 +237,8 @@ async fn connect(args: &Args) -> Result<Vec<Client>> {
 async fn clear(mut clients: Vec<Client>, load: &Load) -> Result<()> {
     if let Some(client) = clients.first_mut() {
         let all = DeleteOptions::new().with_prefix();
-        client.delete(load.prefix(), Some(all)).await.context("deleting the keys")?;
+        let deleted = tokio::time::timeout(6 * OPERATION_MAX, client.delete(load.keys.prefix(), Some(all))).await;
+        deleted.context("no answer to deleting the keys")?.context("deleting the keys")?;
     }
     Ok(())
 }

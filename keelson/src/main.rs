@@ -80,7 +80,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// Any etcd v3 store: puts, ranges, both, or watches
+    /// Any etcd v3 store: writes, transactions, reads, lists, or watches
     Store(benches::store::Args),
 }
 

@@ -4,96 +4,102 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use etcd_client::{Client, Error, GetOptions};
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use anyhow::{Context as _, Result};
+use etcd_client::{Client, GetOptions, Txn, TxnOp};
 use tokio::task::JoinSet;
 
+use super::keys::Keys;
+use super::operation::{Operator, after_prefix, kind, revision};
 use super::report::Measured;
-use super::{Args, KEY_BYTES, OPERATION_MAX, Workload};
+use super::{Args, OPERATION_MAX, Workload};
 
-/// What all keys begin with.
-pub(super) const PREFIX: &str = "keelson-bench/";
 /// A client that failed waits before it asks again: a store that is down isn't hammered.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
-/// Of so many operations of the mixed workload one is a write.
-const MIXED_WRITE_OF: u32 = 5;
+/// Clients that write keys before the clock starts.
+const PREPARING: usize = 16;
+/// Keys of one transaction before the clock starts; etcd takes 128 operations.
+const PREPARED_AT_ONCE: usize = 100;
+/// Bytes of values of one; etcd takes 1.5 MiB.
+const PREPARED_BYTES: usize = 512 << 10;
+/// Keys of an answer when all are looked at.
+const LOOKED_AT_ONCE: i64 = 10_000;
 
 /// What is to be done, and how far it is.
 pub(super) struct Load {
-    workload: Workload,
-    serializable: bool,
-    key_space: u32,
-    value_size: usize,
-    seed: u64,
+    pub(super) workload: Workload,
+    pub(super) serializable: bool,
+    pub(super) page: Option<u32>,
+    pub(super) clients: u32,
+    pub(super) keys: Keys,
     pub(super) total: u64,
     pub(super) time: Duration,
+    value_size: usize,
     taken: AtomicU64,
+    written: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) failed: AtomicU64,
 }
 
 impl Load {
     pub(super) fn new(args: &Args) -> Self {
+        let keys = Keys::new(args);
+        // Each creation has a key of its own.
+        let total =
+            if args.workload == Workload::Create { args.total.min(u64::from(keys.count())) } else { args.total };
         Self {
             workload: args.workload,
             serializable: args.serializable,
-            key_space: args.key_space,
-            value_size: args.value_size as usize,
-            seed: args.keys_seed,
-            total: args.total,
+            page: args.page,
+            clients: u32::from(args.clients),
+            keys,
+            total,
             time: Duration::from_secs(args.seconds),
+            value_size: args.value_size as usize,
             taken: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
     }
 
-    /// What the keys of this load begin with: loads of different seeds don't meet.
-    pub(super) fn prefix(&self) -> String {
-        format!("{PREFIX}{:x}/", self.seed)
+    /// Takes the next operation, and says which it is; `None` if all are taken.
+    pub(super) fn take(&self) -> Option<u64> {
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        (taken < self.total).then_some(taken)
     }
 
-    pub(super) fn key(&self, number: u32) -> String {
-        let prefix = self.prefix();
-        let width = KEY_BYTES.saturating_sub(prefix.len());
-        format!("{prefix}{number:0width$}")
+    /// A write under load was acknowledged.
+    pub(super) fn acknowledge(&self, number: u32, revision: i64) {
+        self.keys.acknowledge(number, revision);
+        self.written.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A value that doesn't compress.
-    pub(super) fn value(&self, rng: &mut StdRng) -> Vec<u8> {
-        let mut value = vec![0; self.value_size];
-        rng.fill(&mut value[..]);
-        value
-    }
-
-    pub(super) fn rng(&self, client: u64) -> StdRng {
-        StdRng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(client))
-    }
-
-    pub(super) fn random_key(&self, rng: &mut StdRng) -> String {
-        self.key(rng.random_range(0..self.key_space))
-    }
-
-    /// Takes the next operation; `false` if all are taken.
-    pub(super) fn take(&self) -> bool {
-        self.taken.fetch_add(1, Ordering::Relaxed) < self.total
+    /// Writes that were acknowledged under load.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 }
 
-/// Writes every key once.
-pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client], tasks: usize) -> Result<()> {
+/// Writes every key once, many at a time.
+pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client]) -> Result<()> {
+    let at_once = (PREPARED_BYTES / load.value_size).clamp(1, PREPARED_AT_ONCE) as u64;
     let next = Arc::new(AtomicU64::new(0));
-    let mut writers = JoinSet::<anyhow::Result<()>>::new();
-    for (task, client) in clients.iter().cycle().take(tasks).cloned().enumerate() {
+    let mut writers = JoinSet::<Result<()>>::new();
+    for (task, client) in clients.iter().cycle().take(PREPARING).cloned().enumerate() {
         let (load, next, mut client) = (Arc::clone(load), Arc::clone(&next), client);
         writers.spawn(async move {
-            let mut rng = load.rng(u64::MAX - task as u64);
+            let mut rng = load.keys.rng(u64::MAX - task as u64);
             loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(number) = u32::try_from(number).ok().filter(|n| *n < load.key_space) else { return Ok(()) };
-                client.put(load.key(number), load.value(&mut rng), None).await?;
+                let first = next.fetch_add(at_once, Ordering::Relaxed).min(u64::from(load.keys.count())) as u32;
+                let end = load.keys.count().min(first + at_once as u32);
+                if first == end {
+                    return Ok(());
+                }
+                let put = |number| TxnOp::put(load.keys.key(number), load.keys.value(&mut rng), None);
+                let puts: Vec<TxnOp> = (first..end).map(put).collect();
+                let answer = tokio::time::timeout(OPERATION_MAX, client.txn(Txn::new().and_then(puts))).await;
+                let answer = answer.with_context(|| format!("no answer within {OPERATION_MAX:?}"))??;
+                (first..end).for_each(|number| load.keys.acknowledge(number, revision(answer.header())));
             }
         });
     }
@@ -103,6 +109,30 @@ pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client], tasks: usize) 
     Ok(())
 }
 
+/// How many keys don't hold what was acknowledged last.
+pub(super) async fn missing(load: &Load, clients: &[Client]) -> Result<u64> {
+    let mut client = clients.first().context("no connection")?.clone();
+    let (mut from, end) = (load.keys.prefix().to_vec(), after_prefix(load.keys.prefix()));
+    let (mut next, mut lost) = (0, 0);
+    let acknowledged =
+        |numbers: std::ops::Range<u32>| numbers.filter(|number| load.keys.acknowledged(*number) > 0).count() as u64;
+    loop {
+        let options = GetOptions::new().with_range(end.as_slice()).with_limit(LOOKED_AT_ONCE).with_keys_only();
+        let page = tokio::time::timeout(OPERATION_MAX, client.get(from, Some(options))).await;
+        let page = page.with_context(|| format!("no answer within {OPERATION_MAX:?}"))??;
+        for kv in page.kvs() {
+            // Keys are in the order of their numbers.
+            let Some(number) = load.keys.number(kv.key()) else { continue };
+            lost += acknowledged(next..number);
+            lost += u64::from(kv.mod_revision() < load.keys.acknowledged(number));
+            next = number + 1;
+        }
+        let Some(last) = page.kvs().last().filter(|_| page.more()) else { break };
+        from = [last.key(), &[0]].concat();
+    }
+    Ok(lost + acknowledged(next..load.keys.count()))
+}
+
 /// Runs the clients to the end of the load.
 pub(super) async fn run(load: &Arc<Load>, connections: &[Client], clients: u16) -> Result<Measured> {
     let deadline = Instant::now() + load.time;
@@ -110,10 +140,11 @@ pub(super) async fn run(load: &Arc<Load>, connections: &[Client], clients: u16) 
     let measured: Vec<Arc<Mutex<Measured>>> =
         connections.iter().map(|_| Arc::new(Mutex::new(Measured::new()))).collect();
     let mut tasks = JoinSet::new();
-    for number in 0..usize::from(clients) {
-        let at = number % connections.len();
-        let (load, client, measured) = (Arc::clone(load), connections[at].clone(), Arc::clone(&measured[at]));
-        tasks.spawn(async move { client_loop(&load, client, number as u64, deadline, &measured).await });
+    for number in 0..clients {
+        let at = usize::from(number) % connections.len();
+        let operator = Operator::new(Arc::clone(load), &connections[at], u32::from(number));
+        let (load, measured) = (Arc::clone(load), Arc::clone(&measured[at]));
+        tasks.spawn(async move { client_loop(&load, operator, deadline, &measured).await });
     }
     while let Some(result) = tasks.join_next().await {
         result?;
@@ -125,28 +156,11 @@ pub(super) async fn run(load: &Arc<Load>, connections: &[Client], clients: u16) 
     Ok(all)
 }
 
-async fn client_loop(load: &Load, mut client: Client, number: u64, deadline: Instant, measured: &Mutex<Measured>) {
-    let mut rng = load.rng(number);
-    while Instant::now() < deadline && load.take() {
-        let key = load.random_key(&mut rng);
-        let write = match load.workload {
-            Workload::Put => true,
-            Workload::Mixed => rng.random_ratio(1, MIXED_WRITE_OF),
-            Workload::Range | Workload::Watch => false,
-        };
-        let value = if write { load.value(&mut rng) } else { Vec::new() };
+async fn client_loop(load: &Load, mut operator: Operator, deadline: Instant, measured: &Mutex<Measured>) {
+    while Instant::now() < deadline {
+        let Some(taken) = load.take() else { break };
         let asked = Instant::now();
-        let answer = tokio::time::timeout(OPERATION_MAX, async {
-            if write {
-                client.put(key, value, None).await.map(drop)
-            } else {
-                let options = load.serializable.then(|| GetOptions::new().with_serializable());
-                let found = client.get(key, options).await?;
-                // Every key was written: a store that lost one didn't do the work.
-                if found.count() == 1 { Ok(()) } else { Err(Error::Internal("a key is missing".to_owned())) }
-            }
-        })
-        .await;
+        let answer = tokio::time::timeout(OPERATION_MAX, operator.operate(taken)).await;
         let took = asked.elapsed();
         let failed = {
             let mut measured = measured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -162,13 +176,5 @@ async fn client_loop(load: &Load, mut client: Client, number: u64, deadline: Ins
         } else {
             load.done.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// Errors that mean the same, in the same words.
-pub(super) fn kind(error: &Error) -> String {
-    match error {
-        Error::GRpcStatus(status) => format!("{:?}: {}", status.code(), status.message()),
-        other => other.to_string(),
     }
 }

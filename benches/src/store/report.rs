@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::load::Load;
-use super::{Args, Workload};
+use super::{Args, Outcome, Workload};
 
 /// Latencies are kept in microseconds up to a minute; operations end long before.
 const LONGEST_US: u64 = 60_000_000;
@@ -19,8 +19,8 @@ const BAR_MAX: u64 = 50;
 
 /// Latencies of what succeeded, and errors by kind.
 pub(super) struct Measured {
-    latencies: Histogram<u64>,
-    errors: BTreeMap<String, u64>,
+    pub(super) latencies: Histogram<u64>,
+    pub(super) errors: BTreeMap<String, u64>,
 }
 
 impl Measured {
@@ -68,35 +68,43 @@ impl Measured {
     pub(super) fn kinds(&self) -> usize {
         self.errors.len()
     }
+}
 
-    pub(super) fn print(&self, args: &Args, took: Duration) {
-        let seconds = took.as_secs_f64();
+impl Outcome {
+    /// For people: figures, a histogram and what failed.
+    pub fn print(&self, args: &Args) {
         let what = match args.workload {
-            Workload::Put => "writes",
+            Workload::Put | Workload::Create | Workload::Update => "writes",
             Workload::Range => "reads",
+            Workload::List => "lists",
             Workload::Mixed => "reads and writes",
-            Workload::Watch => "events",
+            Workload::Watch | Workload::FanOut => "events",
         };
-        let rate = self.done() as f64 / seconds;
-        println!("{} {what} in {seconds:.1} s: {rate:.0}/s, {} clients", self.done(), args.clients);
-        if self.done() > 0 {
+        let (done, seconds) = (self.done, self.seconds);
+        println!("{done} {what} in {seconds:.1} s: {:.0}/s, {} clients", self.rate(), args.clients);
+        if self.written > 0 && self.written != done {
+            println!("{} writes, {:.0}/s", self.written, self.written as f64 / seconds);
+        }
+        if self.events > 0 {
+            println!("{} events for {} watchers", self.events, args.watchers);
+        }
+        if done > 0 {
             self.print_latencies();
+            let each = self.client_cpu.as_secs_f64() / done as f64;
+            println!("this client: {:.1} s of CPU, {:.1} µs for each", self.client_cpu.as_secs_f64(), each * 1e6);
         }
         for (kind, times) in &self.errors {
             println!("{times:>10} failed: {kind}");
         }
+        if self.lost > 0 {
+            println!("{:>10} keys lack what was acknowledged", self.lost);
+        }
     }
 
     fn print_latencies(&self) {
-        let at = |quantile| ms(self.latencies.value_at_quantile(quantile));
-        println!(
-            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-            at(0.5),
-            at(0.9),
-            at(0.99),
-            at(0.999),
-            ms(self.latencies.max())
-        );
+        let at = |quantile| ms(self.latency(quantile));
+        let (p50, p90, p99, p999) = (at(0.5), at(0.9), at(0.99), at(0.999));
+        println!("p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {}", at(1.0));
         let buckets: Vec<(u64, u64)> = self
             .latencies
             .iter_log(100, 2.0)
@@ -107,13 +115,14 @@ impl Measured {
         for (to, count) in buckets {
             // What is there at all is seen.
             let length = (count * BAR_MAX).div_ceil(most);
-            println!("  to {:>10} {count:>9} {}", ms(to + 1), "#".repeat(length as usize));
+            let to = ms((to + 1) as f64 / 1000.0);
+            println!("  to {to:>10} {count:>9} {}", "#".repeat(length as usize));
         }
     }
 }
 
-fn ms(us: u64) -> String {
-    format!("{:.2} ms", us as f64 / 1000.0)
+fn ms(ms: f64) -> String {
+    format!("{ms:.2} ms")
 }
 
 /// A line each second, until aborted.

@@ -9,12 +9,11 @@ use etcd_client::{Client, WatchOptions};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::load::{Load, kind};
+use super::load::Load;
+use super::operation::{Operator, kind};
 use super::report::Measured;
+use super::watchers::{LAG_MAX, sent_at, since, stamp};
 use super::{CONNECT_MAX, OPERATION_MAX};
-
-/// Watchers may lag so far behind the last write before what is missing counts as lost.
-const LAG_MAX: Duration = Duration::from_secs(5);
 
 /// Runs watchers until they have seen every write.
 pub(super) async fn run(load: &Arc<Load>, connections: &[Client], watchers: u16) -> Result<Measured> {
@@ -26,7 +25,7 @@ pub(super) async fn run(load: &Arc<Load>, connections: &[Client], watchers: u16)
         let stream = open(load, client).await?;
         tasks.spawn(watcher(Arc::clone(load), stream, origin, written.subscribe()));
     }
-    let (count, mut all) = writer(load, connections[0].clone(), origin).await;
+    let (count, mut all) = writer(load, Operator::new(Arc::clone(load), &connections[0], 0), origin).await;
     written.send_replace(Some(count));
     while let Some(result) = tasks.join_next().await {
         all.add(&result?);
@@ -35,7 +34,7 @@ pub(super) async fn run(load: &Arc<Load>, connections: &[Client], watchers: u16)
 }
 
 async fn open(load: &Load, mut client: Client) -> Result<etcd_client::WatchStream> {
-    let opening = client.watch(load.prefix(), Some(WatchOptions::new().with_prefix()));
+    let opening = client.watch(load.keys.prefix(), Some(WatchOptions::new().with_prefix()));
     let mut stream = tokio::time::timeout(CONNECT_MAX, opening).await.context("no answer to a watch")??;
     // The first message says that it is established; a write before it would be missed.
     tokio::time::timeout(CONNECT_MAX, stream.message()).await.context("a watch isn't established")??;
@@ -43,14 +42,14 @@ async fn open(load: &Load, mut client: Client) -> Result<etcd_client::WatchStrea
 }
 
 /// Writes one after the other; each value begins with the time at which it was sent.
-async fn writer(load: &Load, mut client: Client, origin: Instant) -> (u64, Measured) {
-    let (mut rng, mut measured, mut count) = (load.rng(0), Measured::new(), 0);
+async fn writer(load: &Load, mut operator: Operator, origin: Instant) -> (u64, Measured) {
+    let (mut measured, mut count) = (Measured::new(), 0);
     let deadline = Instant::now() + load.time;
-    while Instant::now() < deadline && load.take() {
-        let (key, mut value) = (load.random_key(&mut rng), load.value(&mut rng));
-        value[..8].copy_from_slice(&since(origin).to_le_bytes());
-        match tokio::time::timeout(OPERATION_MAX, client.put(key, value, None)).await {
-            Ok(Ok(_)) => count += 1,
+    while Instant::now() < deadline && load.take().is_some() {
+        let (number, mut value) = (operator.random_key(), operator.value());
+        stamp(&mut value, origin);
+        match tokio::time::timeout(OPERATION_MAX, operator.put_value(number, value)).await {
+            Ok(Ok(())) => count += 1,
             // Made or not: nobody can say how many events to wait for, so the run ends here.
             Ok(Err(error)) => {
                 measured.fail(format!("writing: {}", kind(&error)));
@@ -91,8 +90,7 @@ async fn watcher(
         };
         let now = since(origin);
         for event in response.events() {
-            let sent = event.kv().and_then(|kv| kv.value().get(..8)?.try_into().ok()).map(u64::from_le_bytes);
-            if let Some(sent) = sent {
+            if let Some(sent) = event.kv().and_then(|kv| sent_at(kv.value())) {
                 seen += 1;
                 measured.record(Duration::from_nanos(now.saturating_sub(sent)));
                 load.done.fetch_add(1, Ordering::Relaxed);
@@ -100,8 +98,4 @@ async fn watcher(
         }
     }
     measured
-}
-
-fn since(origin: Instant) -> u64 {
-    u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
