@@ -60,6 +60,10 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     need("curl", "curl", "asks the HTTP endpoints"),
 ];
 
+/// To measure the store beside etcd.
+pub(crate) const FOR_COMPARISON: &[Need] =
+    &[need("/usr/bin/etcd", "etcd-server", "is what the store is compared with")];
+
 /// To run etcd's own tests. etcd's package brings the Go packages that it needs.
 pub(crate) const FOR_INTEROP: &[Need] = &[
     need("go", "golang-go", "compiles etcd's tests"),

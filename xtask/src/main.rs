@@ -1,5 +1,6 @@
-//! The project's chores: `cargo xtask up | test | interop | fuzz | tidy | facts`.
+//! The project's chores: `cargo xtask up | test | bench | interop | fuzz | tidy | facts`.
 
+mod bench;
 mod facts;
 mod fuzz;
 mod install;
@@ -18,6 +19,7 @@ use interop::Member;
 
 const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
 cargo xtask test              everything that CI checks
+cargo xtask bench store [ARGUMENTS]  the store beside Debian's etcd, row by row: --rows RE, --repeat N, --quick, --list
 cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
 cargo xtask interop etcd-client  the tests of Rust's client against `keelson store`
 cargo xtask interop functional [--etcd] [RE]  etcd's functional tester, 15 minutes of disasters, cases whose names match
@@ -42,6 +44,7 @@ fn run(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["up", rest @ ..] => up(rest),
         ["test"] => test(),
+        ["bench", "store", rest @ ..] => bench::store(rest),
         ["interop", "etcd"] => interop_etcd("."),
         ["interop", "etcd", regex] => interop_etcd(regex),
         ["interop", "etcd-client"] => interop_etcd_client(),
