@@ -82,13 +82,13 @@ fn progress(scenario: &Scenario, program: &Program, repetition: u16, readings: &
         .collect();
     let cost = &readings.cost;
     println!(
-        "{:24} {:4} {repetition}: {}; CPU/op: members {:.0} µs ({:.2} cores), client {:.0} µs; {:.1} writes/sync, sync {:.2} ms",
+        "{:24} {:4} {repetition}: {}; CPU/op: members {} µs ({:.2} cores), client {} µs; {:.1} writes/sync, sync {:.2} ms",
         scenario.name,
         program.name(),
         figures.join(", "),
-        cost.members_cpu,
+        report::number(cost.members_cpu),
         cost.cores,
-        readings.client_cpu,
+        report::number(readings.client_cpu),
         cost.writes_per_sync,
         cost.sync,
     );

@@ -6,7 +6,7 @@ use clap::Parser;
 
 use super::load::Load;
 use super::report::Measured;
-use super::{Args, KEY_BYTES, Outcome};
+use super::{Args, KEY_BYTES, Outcome, endpoints};
 
 #[derive(Parser)]
 struct Cli {
@@ -64,6 +64,14 @@ fn a_load_ends_with_its_operations() {
     assert_eq!((0..10).filter_map(|_| puts.take()).collect::<Vec<_>>(), [0, 1, 2]);
     let creations = load("bench create --total 7");
     assert_eq!(creations.keys.count(), 7, "each creation has a key of its own");
+}
+
+#[test]
+fn connections_leave_no_member_out() {
+    let all = ["a", "b", "c"].map(str::to_owned);
+    assert_eq!(endpoints(&all, 0, 2), all, "two connections reach three members only if each asks all");
+    let asked: Vec<_> = (0..4).map(|number| endpoints(&all, number, 4).join(",")).collect();
+    assert_eq!(asked, ["a", "b", "c", "a"]);
 }
 
 #[test]
