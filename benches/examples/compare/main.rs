@@ -29,6 +29,10 @@ use perform::{Readings, Scale};
 use report::{Compared, Report};
 use rows::Scenario;
 
+/// As in `keelson bench`: what the load spends on memory, the members lack.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Compares stores, row by row.
 #[derive(Parser, Debug)]
 struct Cli {
