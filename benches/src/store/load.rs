@@ -17,6 +17,8 @@ use super::{Args, OPERATION_MAX, Workload};
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
 /// Clients that write keys before the clock starts.
 const PREPARING: usize = 16;
+/// Writing one of them may fail so many times.
+const PREPARING_ATTEMPTS: u32 = 5;
 /// Keys of one transaction before the clock starts; etcd takes 128 operations.
 const PREPARED_AT_ONCE: usize = 100;
 /// Bytes of values of one; etcd takes 1.5 MiB.
@@ -97,9 +99,8 @@ pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client]) -> Result<()> 
                 }
                 let put = |number| TxnOp::put(load.keys.key(number), load.keys.value(&mut rng), None);
                 let puts: Vec<TxnOp> = (first..end).map(put).collect();
-                let answer = tokio::time::timeout(OPERATION_MAX, client.txn(Txn::new().and_then(puts))).await;
-                let answer = answer.with_context(|| format!("no answer within {OPERATION_MAX:?}"))??;
-                (first..end).for_each(|number| load.keys.acknowledge(number, revision(answer.header())));
+                let revision = write(&mut client, &Txn::new().and_then(puts)).await?;
+                (first..end).for_each(|number| load.keys.acknowledge(number, revision));
             }
         });
     }
@@ -107,6 +108,21 @@ pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client]) -> Result<()> 
         result??;
     }
     Ok(())
+}
+
+/// Writes what may as well be written twice; at which revision.
+async fn write(client: &mut Client, txn: &Txn) -> Result<i64> {
+    let mut attempt = 1;
+    loop {
+        let answer = tokio::time::timeout(OPERATION_MAX, client.txn(txn.clone())).await;
+        match answer.with_context(|| format!("no answer within {OPERATION_MAX:?}")).and_then(|a| Ok(a?)) {
+            Ok(answer) => return Ok(revision(answer.header())),
+            // A machine that does too much may be without a leader for a moment.
+            Err(error) if attempt == PREPARING_ATTEMPTS => return Err(error),
+            Err(_) => attempt += 1,
+        }
+        tokio::time::sleep(AFTER_FAILURE * 10).await;
+    }
 }
 
 /// How many keys don't hold what was acknowledged last.
