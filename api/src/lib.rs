@@ -26,3 +26,6 @@ pub mod status;
 pub mod time;
 
 pub use serde_json::Value;
+
+#[cfg(test)]
+mod seeded_bugs;

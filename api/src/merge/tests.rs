@@ -1,4 +1,5 @@
 use super::*;
+use crate::seeded_bugs::assert_noticed;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -129,13 +130,49 @@ fn tree() -> impl Strategy<Value = Value> {
     })
 }
 
+/// What a merge may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// What the patch says is null stays.
+    PassesOverNulls,
+    /// Objects within the object are replaced.
+    IsShallow,
+}
+
+fn without_nulls(patch: &Value) -> Value {
+    let Value::Object(members) = patch else { return patch.clone() };
+    let some = members.iter().filter(|(_, value)| !value.is_null());
+    Value::Object(some.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+}
+
+/// The library's merge.
+fn merge_of_the_library(object: &mut Value, patch: &Value, bug: Option<Bug>) {
+    match (bug, object.as_object_mut(), patch.as_object()) {
+        (Some(Bug::PassesOverNulls), ..) => return json_patch::merge(object, &without_nulls(patch)),
+        (Some(Bug::IsShallow), Some(members), Some(patch)) => members.retain(|key, _| !patch.contains_key(key)),
+        _ => {}
+    }
+    json_patch::merge(object, patch);
+}
+
+fn is_the_librarys((mut object, patch): (Value, Value), bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let mut reference = object.clone();
+    merge_of_the_library(&mut reference, &patch, bug);
+    merge_patch(&mut object, &patch);
+    prop_assert_eq!(object, reference);
+    Ok(())
+}
+
 proptest! {
     /// Our merge patch is the library's.
     #[test]
-    fn merge_patch_is_rfc_7396(mut object in tree(), patch in tree()) {
-        let mut reference = object.clone();
-        json_patch::merge(&mut reference, &patch);
-        merge_patch(&mut object, &patch);
-        prop_assert_eq!(object, reference);
+    fn merge_patch_is_rfc_7396(case in (tree(), tree())) {
+        is_the_librarys(case, None)?;
     }
+}
+
+/// A library that merges otherwise is found.
+#[test]
+fn a_wrong_merge_is_noticed() {
+    assert_noticed(&[Bug::PassesOverNulls, Bug::IsShallow], &(tree(), tree()), is_the_librarys);
 }

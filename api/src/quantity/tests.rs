@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::seeded_bugs::assert_noticed;
 
 fn canonical(text: &str) -> String {
     text.parse::<Quantity>().map_or_else(|error| format!("error: {error}"), |quantity| quantity.to_string())
@@ -87,43 +88,93 @@ fn values_round_up() {
     assert_eq!(q("1.0001").round_up_milli().to_string(), "1001m");
 }
 
+/// What a reference may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    RoundsDown,
+    KiIsAThousand,
+    HasNoLimit,
+    PrintsNoSuffix,
+}
+
+/// Its sign, the digits before and after the point, and what follows them.
+type Parts = (&'static str, String, String, &'static str);
+
+fn text_of((sign, whole, fraction, suffix): &Parts) -> String {
+    format!("{sign}{whole}.{fraction}{suffix}")
+}
+
+fn sign() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "-", "+"])
+}
+
+fn short() -> impl Strategy<Value = Parts> {
+    let suffixes = vec!["", "n", "u", "m", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "e-3", "e6"];
+    (sign(), "[0-9]{1,30}", "[0-9]{0,12}", prop::sample::select(suffixes))
+}
+
+fn long() -> impl Strategy<Value = Parts> {
+    let suffixes = vec!["", "n", "u", "m", "k", "E", "Ki", "Mi", "Ti", "Ei", "e9", "e-12"];
+    (sign(), "[0-9]{1,40}", "[0-9]{0,40}", prop::sample::select(suffixes))
+}
+
+fn is_a_fixed_point(parts: Parts, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let first: Quantity = text_of(&parts).parse().unwrap();
+    let mut printed = first.to_string();
+    if bug == Some(Bug::PrintsNoSuffix) {
+        printed.retain(|letter| !letter.is_ascii_alphabetic());
+    }
+    let again: Quantity = printed.parse().unwrap();
+    prop_assert_eq!(first, again);
+    prop_assert_eq!(first.to_string(), again.to_string());
+    Ok(())
+}
+
+/// What a number is multiplied with and divided by, for a suffix.
+fn scale(suffix: &str, bug: Option<Bug>) -> (BigUint, BigUint) {
+    let ten = |power: u32| BigUint::from(10_u8).pow(power);
+    match suffix {
+        "n" => (ten(0), ten(9)),
+        "u" => (ten(0), ten(6)),
+        "m" => (ten(0), ten(3)),
+        "k" => (ten(3), ten(0)),
+        "E" => (ten(18), ten(0)),
+        "e9" => (ten(9), ten(0)),
+        "e-12" => (ten(0), ten(12)),
+        "Ki" if bug == Some(Bug::KiIsAThousand) => (ten(3), ten(0)),
+        "Ki" => (BigUint::from(1_u8) << 10, ten(0)),
+        "Mi" => (BigUint::from(1_u8) << 20, ten(0)),
+        "Ti" => (BigUint::from(1_u8) << 40, ten(0)),
+        "Ei" => (BigUint::from(1_u8) << 60, ten(0)),
+        _ => (ten(0), ten(0)),
+    }
+}
+
+fn is_exact(parts: Parts, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let (sign, whole, fraction, suffix) = &parts;
+    let (times, over) = scale(suffix, bug);
+    let ten = |power: u32| BigUint::from(10_u8).pow(power);
+    let digits: BigUint = format!("{whole}{fraction}").parse().expect("digits");
+    let (above, below) = (digits * times * ten(9), over * ten(fraction.len() as u32));
+    let nanos = if bug == Some(Bug::RoundsDown) { above / below } else { (above + &below - 1_u8) / below };
+    let most = if bug == Some(Bug::HasNoLimit) { i128::MAX } else { MAX };
+    let size = i128::try_from(nanos).unwrap_or(most).min(most);
+    let quantity: Quantity = text_of(&parts).parse().unwrap();
+    prop_assert_eq!(quantity.nanos, if *sign == "-" { -size } else { size }, "{}", text_of(&parts));
+    Ok(())
+}
+
 proptest! {
     /// Printing and parsing again changes nothing.
     #[test]
-    fn canonical_form_is_a_fixed_point(
-        whole in "[0-9]{1,30}", fraction in "[0-9]{0,12}",
-        suffix in prop::sample::select(vec!["", "n", "u", "m", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "e-3", "e6"]),
-        sign in prop::sample::select(vec!["", "-", "+"]),
-    ) {
-        let text = format!("{sign}{whole}.{fraction}{suffix}");
-        let first: Quantity = text.parse().unwrap();
-        let again: Quantity = first.to_string().parse().unwrap();
-        prop_assert_eq!(first, again);
-        prop_assert_eq!(first.to_string(), again.to_string());
+    fn canonical_form_is_a_fixed_point(parts in short()) {
+        is_a_fixed_point(parts, None)?;
     }
 
     /// Whatever the digits and the suffix: the exact number of nanos, rounded up, as fractions of whole numbers say.
     #[test]
-    fn values_are_exact(
-        whole in "[0-9]{1,40}", fraction in "[0-9]{0,40}",
-        suffix in prop::sample::select(vec!["", "n", "u", "m", "k", "E", "Ki", "Mi", "Ti", "Ei", "e9", "e-12"]),
-        negative in any::<bool>(),
-    ) {
-        let ten = |power: u32| BigUint::from(10_u8).pow(power);
-        let (times, over) = match suffix {
-            "n" => (ten(0), ten(9)), "u" => (ten(0), ten(6)), "m" => (ten(0), ten(3)),
-            "k" => (ten(3), ten(0)), "E" => (ten(18), ten(0)), "e9" => (ten(9), ten(0)), "e-12" => (ten(0), ten(12)),
-            "Ki" => (BigUint::from(1_u8) << 10, ten(0)), "Mi" => (BigUint::from(1_u8) << 20, ten(0)),
-            "Ti" => (BigUint::from(1_u8) << 40, ten(0)), "Ei" => (BigUint::from(1_u8) << 60, ten(0)),
-            _ => (ten(0), ten(0)),
-        };
-        let digits: BigUint = format!("{whole}{fraction}").parse().expect("digits");
-        let (above, below) = (digits * times * ten(9), over * ten(fraction.len() as u32));
-        let nanos = (above + &below - 1_u8) / below;
-        let size = i128::try_from(nanos).unwrap_or(MAX).min(MAX);
-        let text = format!("{}{whole}.{fraction}{suffix}", if negative { "-" } else { "" });
-        let quantity: Quantity = text.parse().unwrap();
-        prop_assert_eq!(quantity.nanos, if negative { -size } else { size }, "{}", text);
+    fn values_are_exact(parts in long()) {
+        is_exact(parts, None)?;
     }
 
     /// Nothing makes the parser panic.
@@ -131,4 +182,11 @@ proptest! {
     fn parser_is_total(text in "[-+]?[0-9.]{0,40}[eEinumkKMGTP]{0,3}[-+]?[0-9]{0,25}") {
         let _ = text.parse::<Quantity>().map(|quantity| quantity.to_string());
     }
+}
+
+/// A form that is something else when it is read again is found, and so is a fraction that is off.
+#[test]
+fn a_wrong_number_is_noticed() {
+    assert_noticed(&[Bug::PrintsNoSuffix], &short(), is_a_fixed_point);
+    assert_noticed(&[Bug::RoundsDown, Bug::KiIsAThousand, Bug::HasNoLimit], &long(), is_exact);
 }

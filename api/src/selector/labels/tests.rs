@@ -1,4 +1,5 @@
 use super::*;
+use crate::seeded_bugs::assert_noticed;
 use expect_test::expect;
 use proptest::prelude::*;
 
@@ -44,52 +45,98 @@ fn what_cannot_be_read_is_refused() {
     }
 }
 
-/// What a requirement means, of a label's value and the requirement's own.
-type Meaning = fn(Option<&str>, &[String]) -> bool;
-
-/// A requirement's text, and what it means, said plainly.
-fn requirement() -> impl Strategy<Value = (String, Meaning, u8, Vec<String>)> {
-    let value = || prop::sample::select(vec!["a", "b", "1", "2", "10", "03", ""]);
-    let forms: Vec<(&str, Meaning)> = vec![
-        ("K=V", |have, values| have == Some(values[0].as_str())),
-        ("K==V", |have, values| have == Some(values[0].as_str())),
-        ("K!=V", |have, values| have != Some(values[0].as_str())),
-        ("K in (L)", |have, values| have.is_some_and(|have| values.iter().any(|value| value == have))),
-        ("K notin (L)", |have, values| !have.is_some_and(|have| values.iter().any(|value| value == have))),
-        ("K", |have, _| have.is_some()),
-        ("!K", |have, _| have.is_none()),
-        ("K>N", |have, values| have.and_then(|have| have.parse::<i64>().ok()).is_some_and(|have| have > size(values))),
-        ("K<N", |have, values| have.and_then(|have| have.parse::<i64>().ok()).is_some_and(|have| have < size(values))),
-    ];
-    let values = prop::collection::vec(value().prop_map(str::to_owned), 1..4);
-    (prop::sample::select(forms), 0..3_u8, values).prop_map(|((form, meaning), key, values)| {
-        let text = form
-            .replace('K', &format!("k{key}"))
-            .replace('V', &values[0])
-            .replace('L', &values.join(","))
-            .replace('N', &size(&values).to_string());
-        (text, meaning, key, values)
-    })
+/// What a requirement may be taken to mean that it doesn't.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    UnequalWantsTheLabel,
+    NotInWantsTheLabel,
+    GreaterOrEqual,
 }
 
-/// The number that an inequality compares with.
-fn size(values: &[String]) -> i64 {
-    values.len() as i64
+/// One requirement of a form, by the number of its key.
+#[derive(Debug, Clone)]
+struct Wanted {
+    form: &'static str,
+    key: u8,
+    values: Vec<String>,
+}
+
+impl Wanted {
+    fn text(&self) -> String {
+        self.form
+            .replace('K', &format!("k{}", self.key))
+            .replace('V', &self.values[0])
+            .replace('L', &self.values.join(","))
+            .replace('N', &self.size().to_string())
+    }
+
+    /// The number that an inequality compares with.
+    fn size(&self) -> i64 {
+        self.values.len() as i64
+    }
+
+    /// What it means, said plainly.
+    fn holds(&self, have: Option<&str>, bug: Option<Bug>) -> bool {
+        let is_first = have == Some(self.values[0].as_str());
+        let is_listed = have.is_some_and(|have| self.values.iter().any(|value| value == have));
+        let number = have.and_then(|have| have.parse::<i64>().ok());
+        match self.form {
+            "K=V" | "K==V" => is_first,
+            "K!=V" if bug == Some(Bug::UnequalWantsTheLabel) => have.is_some() && !is_first,
+            "K!=V" => !is_first,
+            "K in (L)" => is_listed,
+            "K notin (L)" if bug == Some(Bug::NotInWantsTheLabel) => have.is_some() && !is_listed,
+            "K notin (L)" => !is_listed,
+            "K" => have.is_some(),
+            "!K" => have.is_none(),
+            "K>N" if bug == Some(Bug::GreaterOrEqual) => number.is_some_and(|have| have >= self.size()),
+            "K>N" => number.is_some_and(|have| have > self.size()),
+            "K<N" => number.is_some_and(|have| have < self.size()),
+            other => unreachable!("no form: {other}"),
+        }
+    }
+}
+
+fn value() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["a", "b", "1", "2", "10", "03", ""])
+}
+
+fn requirement() -> impl Strategy<Value = Wanted> {
+    let forms = vec!["K=V", "K==V", "K!=V", "K in (L)", "K notin (L)", "K", "!K", "K>N", "K<N"];
+    let values = prop::collection::vec(value().prop_map(str::to_owned), 1..4);
+    (prop::sample::select(forms), 0..3_u8, values).prop_map(|(form, key, values)| Wanted { form, key, values })
+}
+
+/// Requirements, and the labels of an object.
+fn case() -> impl Strategy<Value = (Vec<Wanted>, BTreeMap<u8, &'static str>)> {
+    (prop::collection::vec(requirement(), 0..4), prop::collection::btree_map(0..3_u8, value(), 0..4))
+}
+
+fn means_what_it_says(
+    (requirements, have): (Vec<Wanted>, BTreeMap<u8, &'static str>),
+    bug: Option<Bug>,
+) -> Result<(), TestCaseError> {
+    let text = requirements.iter().map(Wanted::text).collect::<Vec<_>>().join(",");
+    let expected = requirements.iter().all(|wanted| wanted.holds(have.get(&wanted.key).copied(), bug));
+    let labels = have.iter().map(|(key, value)| (format!("k{key}"), (*value).to_owned())).collect();
+    let selector = parse(&text).expect("it is well formed");
+    prop_assert_eq!(selector.matches(&labels), expected, "{}", text);
+    let again = parse(&selector.to_string()).expect("what it prints");
+    prop_assert_eq!(again.matches(&labels), expected, "{} printed as {}", text, selector);
+    Ok(())
 }
 
 proptest! {
     /// Every requirement of every form, alone and together, and read again from what it prints.
     #[test]
-    fn selectors_mean_what_they_say(
-        requirements in prop::collection::vec(requirement(), 0..4),
-        have in prop::collection::btree_map(0..3_u8, prop::sample::select(vec!["a", "b", "1", "2", "10", "03", ""]), 0..4),
-    ) {
-        let text = requirements.iter().map(|(text, ..)| text.as_str()).collect::<Vec<_>>().join(",");
-        let expected = requirements.iter().all(|(_, meaning, key, values)| meaning(have.get(key).copied(), values));
-        let labels = have.iter().map(|(key, value)| (format!("k{key}"), (*value).to_owned())).collect();
-        let selector = parse(&text).expect("it is well formed");
-        prop_assert_eq!(selector.matches(&labels), expected, "{}", text);
-        let again = parse(&selector.to_string()).expect("what it prints");
-        prop_assert_eq!(again.matches(&labels), expected, "{} printed as {}", text, selector);
+    fn selectors_mean_what_they_say(case in case()) {
+        means_what_it_says(case, None)?;
     }
+}
+
+/// A form that is taken for another is found.
+#[test]
+fn a_wrong_meaning_is_noticed() {
+    let bugs = [Bug::UnequalWantsTheLabel, Bug::NotInWantsTheLabel, Bug::GreaterOrEqual];
+    assert_noticed(&bugs, &case(), means_what_it_says);
 }
