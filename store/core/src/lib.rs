@@ -36,3 +36,6 @@ pub mod watch;
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
+
+#[cfg(test)]
+mod seeded_bugs;

@@ -6,6 +6,7 @@ mod reading;
 mod txn;
 
 use super::*;
+use crate::seeded_bugs::assert_noticed;
 use crate::wire::command::Request;
 use crate::wire::{DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeMany, PutRequest, RangeRequest};
 use proptest::prelude::*;
@@ -161,54 +162,115 @@ fn name(key: u8) -> String {
     format!("k{key}")
 }
 
+/// What a history may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// What is compacted can't be read itself.
+    CompactsItsRevision,
+    /// A deletion takes the end of its range along.
+    DeletesTheEnd,
+    /// A deletion that finds nothing is a revision.
+    CountsNoDeletion,
+}
+
+/// Every revision, kept as a whole map.
+struct Kept {
+    history: Vec<BTreeMap<String, u8>>,
+    compacted: i64,
+    bug: Option<Bug>,
+}
+
+impl Kept {
+    fn new(bug: Option<Bug>) -> Self {
+        Self { history: vec![BTreeMap::new(), BTreeMap::new()], compacted: 0, bug }
+    }
+
+    fn now(&self) -> BTreeMap<String, u8> {
+        self.history.last().cloned().unwrap_or_default()
+    }
+
+    fn put(&mut self, key: u8, value: u8) {
+        let mut now = self.now();
+        now.insert(name(key), value);
+        self.history.push(now);
+    }
+
+    /// Gives how many keys went.
+    fn delete(&mut self, key: &str, end: &str) -> i64 {
+        let takes_end = |k: &str| self.bug == Some(Bug::DeletesTheEnd) && k == end;
+        let before = self.now();
+        let mut now = before.clone();
+        now.retain(|k, _| !in_range(k.as_bytes(), key.as_bytes(), end.as_bytes()) && !takes_end(k));
+        let deleted = (before.len() - now.len()) as i64;
+        if deleted > 0 || self.bug == Some(Bug::CountsNoDeletion) {
+            self.history.push(now);
+        }
+        deleted
+    }
+
+    /// What a read at this revision shows; `None` if it is compacted.
+    fn at(&self, revision: i64) -> Option<&BTreeMap<String, u8>> {
+        let floor = self.compacted + i64::from(self.bug == Some(Bug::CompactsItsRevision));
+        (revision >= floor).then(|| &self.history[revision as usize])
+    }
+}
+
+/// Does the same to both.
+fn step(store: &mut Store, kept: &mut Kept, op: &Op) -> Result<(), TestCaseError> {
+    match *op {
+        Op::Put(key, value) => {
+            store.run(put(&name(key), &value.to_string())).expect("a put");
+            kept.put(key, value);
+        }
+        Op::Delete(key, end) => {
+            let end = if end <= key { String::new() } else { name(end) };
+            let Ok(Answer::DeleteRange(answer)) = store.run(delete(&name(key), &end)) else { panic!("refused") };
+            prop_assert_eq!(answer.deleted, kept.delete(&name(key), &end));
+        }
+        Op::Compact(at) => {
+            let revision = i64::from(at) % store.mvcc.revision() + 1;
+            let request = Request::Compact(crate::wire::CompactionRequest { revision, physical: false });
+            let done = store.run(request).is_ok();
+            prop_assert_eq!(done, revision > kept.compacted);
+            if done {
+                kept.compacted = revision;
+                store.collect_all();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a range holds, keys with values.
+fn shown(read: &crate::wire::RangeResponse) -> BTreeMap<String, u8> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    read.kvs.iter().map(|kv| (text(&kv.key), text(&kv.value).parse().unwrap_or(0))).collect()
+}
+
+fn shows_what_was_kept(ops: Vec<Op>, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let (mut store, mut kept) = (Store::new(), Kept::new(bug));
+    for op in ops {
+        step(&mut store, &mut kept, &op)?;
+        prop_assert_eq!(store.mvcc.revision(), kept.history.len() as i64 - 1);
+        for revision in 1..kept.history.len() as i64 {
+            let read = store.range(&everything(revision)).map(|read| shown(&read));
+            prop_assert_eq!(read, kept.at(revision).cloned().ok_or(RequestError::Compacted));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     /// Every readable revision shows what the naive model kept of it, compaction or not.
     #[test]
     fn history_is_the_naive_models(ops in prop::collection::vec(op(), 0..60)) {
-        let mut store = Store::new();
-        let mut history: Vec<BTreeMap<String, u8>> = vec![BTreeMap::new(), BTreeMap::new()];
-        let mut compacted = 0i64;
-        for op in ops {
-            let mut now = history.last().cloned().unwrap_or_default();
-            match op {
-                Op::Put(key, value) => {
-                    store.run(put(&name(key), &value.to_string())).expect("a put");
-                    now.insert(name(key), value);
-                    history.push(now);
-                }
-                Op::Delete(key, end) => {
-                    let end = if end <= key { String::new() } else { name(end) };
-                    let Ok(Answer::DeleteRange(answer)) = store.run(delete(&name(key), &end)) else { panic!("refused") };
-                    let before = now.len();
-                    now.retain(|k, _| !in_range(k.as_bytes(), name(key).as_bytes(), end.as_bytes()));
-                    prop_assert_eq!(answer.deleted, (before - now.len()) as i64);
-                    if answer.deleted > 0 {
-                        history.push(now);
-                    }
-                }
-                Op::Compact(at) => {
-                    let revision = i64::from(at) % store.mvcc.revision() + 1;
-                    let request = Request::Compact(crate::wire::CompactionRequest { revision, physical: false });
-                    let done = store.run(request).is_ok();
-                    prop_assert_eq!(done, revision > compacted);
-                    if done {
-                        compacted = revision;
-                        store.collect_all();
-                    }
-                }
-            }
-            prop_assert_eq!(store.mvcc.revision(), history.len() as i64 - 1);
-            for revision in 1..history.len() as i64 {
-                let read = store.range(&everything(revision));
-                if revision < compacted {
-                    prop_assert_eq!(read, Err(RequestError::Compacted));
-                    continue;
-                }
-                let shown: BTreeMap<String, u8> = read.expect("a read").kvs.iter()
-                    .map(|kv| (String::from_utf8_lossy(&kv.key).into_owned(), String::from_utf8_lossy(&kv.value).parse().unwrap_or(0)))
-                    .collect();
-                prop_assert_eq!(&shown, &history[revision as usize]);
-            }
-        }
+        shows_what_was_kept(ops, None)?;
     }
+}
+
+/// A revision too many or too few, and a key too many, are found.
+#[test]
+fn a_wrong_history_is_noticed() {
+    let bugs = [Bug::CompactsItsRevision, Bug::DeletesTheEnd, Bug::CountsNoDeletion];
+    assert_noticed(&bugs, &prop::collection::vec(op(), 0..60), shows_what_was_kept);
 }

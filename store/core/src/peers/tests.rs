@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::seeded_bugs::assert_noticed;
 
 fn greeting() -> Greeting {
     let url = "https://a:2380".to_owned();
@@ -56,21 +57,59 @@ fn nested_groups_of_a_raft_message_are_refused() {
     assert!(matches!(Frame::decode(&bytes), Err(Unreadable::Raft(_))));
 }
 
+/// What may be written otherwise than it is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    PongIsPing,
+    FoldersAreSwapped,
+}
+
+fn written(frame: &Frame, bug: Option<Bug>) -> Vec<u8> {
+    match (frame, bug) {
+        (Frame::Pong(made), Some(Bug::PongIsPing)) => Frame::Ping(*made).encode().expect("small"),
+        _ => frame.encode().expect("small"),
+    }
+}
+
+fn written_greeting(greeting: Greeting, bug: Option<Bug>) -> Vec<u8> {
+    let (from_folder, to_folder) = match bug {
+        Some(Bug::FoldersAreSwapped) => (greeting.to_folder, greeting.from_folder),
+        _ => (greeting.from_folder, greeting.to_folder),
+    };
+    Greeting { from_folder, to_folder, ..greeting }.encode()
+}
+
+/// Any, or as many as a ping has; and what they may be of.
+fn bytes_of_a_kind() -> impl Strategy<Value = (Vec<u8>, u8)> {
+    (prop_oneof![any::<Vec<u8>>(), prop::collection::vec(any::<u8>(), 8)], 0_u8..6)
+}
+
+fn is_read_or_refused((bytes, kind): (Vec<u8>, u8), bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let of_kind = [&[kind], bytes.as_slice()].concat();
+    for bytes in [bytes.as_slice(), &of_kind] {
+        if let Ok(frame) = Frame::decode(bytes) {
+            let again = Frame::decode(&written(&frame, bug)).expect("what was written");
+            // By what is known of it: what isn't known has no order.
+            prop_assert_eq!(format!("{again:?}"), format!("{frame:?}"));
+        }
+    }
+    let greeting = [MAGIC.as_slice(), &[kind], &bytes].concat();
+    if let Ok(read) = Greeting::decode(&greeting) {
+        prop_assert_eq!(written_greeting(read, bug), greeting);
+    }
+    Ok(())
+}
+
 proptest! {
     /// P1, P2.
     #[test]
-    fn any_bytes_are_read_or_refused(bytes: Vec<u8>, kind in 0_u8..6) {
-        let of_kind = [&[kind], bytes.as_slice()].concat();
-        for bytes in [bytes.as_slice(), &of_kind] {
-            if let Ok(frame) = Frame::decode(bytes) {
-                let again = Frame::decode(&frame.encode().expect("small")).expect("what was written");
-                // By what is known of it: what isn't known has no order.
-                prop_assert_eq!(format!("{again:?}"), format!("{frame:?}"));
-            }
-        }
-        let greeting = [MAGIC.as_slice(), &[kind], &bytes].concat();
-        if let Ok(read) = Greeting::decode(&greeting) {
-            prop_assert_eq!(read.encode(), greeting);
-        }
+    fn any_bytes_are_read_or_refused(case in bytes_of_a_kind()) {
+        is_read_or_refused(case, None)?;
     }
+}
+
+/// What is taken for something else is found.
+#[test]
+fn a_wrong_encoding_is_noticed() {
+    assert_noticed(&[Bug::PongIsPing, Bug::FoldersAreSwapped], &bytes_of_a_kind(), is_read_or_refused);
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::machine::Machine;
 use crate::mvcc::{Answer, Revision, Values, in_range};
+use crate::seeded_bugs::assert_noticed;
 use crate::wire::*;
 
 const KEYS: u8 = 6;
@@ -103,7 +104,12 @@ fn permission() -> impl Strategy<Value = Permission> {
     (0..3i32, 0..KEYS, range_end()).prop_map(valid)
 }
 
-fn op() -> BoxedStrategy<RequestOp> {
+fn wrap(request: Op) -> RequestOp {
+    RequestOp { request: Some(request) }
+}
+
+/// An operation by itself.
+fn leaf() -> BoxedStrategy<RequestOp> {
     let range = (0..KEYS, range_end())
         .prop_map(|(n, range_end)| Op::RequestRange(RangeRequest { key: key(n), range_end, ..Default::default() }));
     let put = (0..KEYS, 0..5i64, any::<bool>()).prop_map(|(n, lease, prev_kv)| {
@@ -112,10 +118,18 @@ fn op() -> BoxedStrategy<RequestOp> {
     let delete = (0..KEYS, range_end(), any::<bool>()).prop_map(|(n, range_end, prev_kv)| {
         Op::RequestDeleteRange(DeleteRangeRequest { key: key(n), range_end, prev_kv })
     });
-    let wrap = |request| RequestOp { request: Some(request) };
-    let leaf = prop_oneof![range, put, delete].prop_map(wrap);
-    let nested = move |inner: BoxedStrategy<RequestOp>| txn(inner).prop_map(move |txn| wrap(Op::RequestTxn(txn)));
-    leaf.prop_recursive(4, 24, 3, nested).boxed()
+    prop_oneof![range, put, delete].prop_map(wrap).boxed()
+}
+
+/// One with others in it, most of the time.
+fn op() -> BoxedStrategy<RequestOp> {
+    let nested = |inner: BoxedStrategy<RequestOp>| txn(inner).prop_map(|txn| wrap(Op::RequestTxn(txn)));
+    leaf().prop_recursive(4, 24, 3, nested).boxed()
+}
+
+/// Small ones are more: of what touches much, hardly anything is refused for a single reason.
+fn request() -> impl Strategy<Value = TxnRequest> {
+    prop_oneof![1 => txn(op()), 4 => txn(leaf())]
 }
 
 fn txn(inner: BoxedStrategy<RequestOp>) -> impl Strategy<Value = TxnRequest> {
@@ -127,6 +141,21 @@ fn txn(inner: BoxedStrategy<RequestOp>) -> impl Strategy<Value = TxnRequest> {
         success,
         failure,
     })
+}
+
+/// What a walk may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// Who may write may read.
+    WritersRead,
+    /// The key before doesn't count as read.
+    ForgetsPrevious,
+    /// A lease is put to a key without a look at those it has.
+    ForgetsLeases,
+    /// Who may do both may only read.
+    BothIsReading,
+    /// What is refused is asked for in the cluster's own name.
+    ForgetsAsker,
 }
 
 /// What a request touches: each key with what is done to it. Keys that have one more letter stand
@@ -160,9 +189,12 @@ fn touched(request: &TxnRequest, out: &mut Vec<(Access, Bytes)>) {
     }
 }
 
-fn is_allowed(permissions: &[Permission], access: Access, key: &[u8]) -> bool {
-    let kind = if access == Access::Read { 0 } else { 1 };
-    permissions.iter().any(|p| (p.perm_type == kind || p.perm_type == 2) && in_range(key, &p.key, &p.range_end))
+fn is_allowed(permissions: &[Permission], access: Access, key: &[u8], bug: Option<Bug>) -> bool {
+    let suits = |kind: i32| match access {
+        Access::Read => kind != 1 || bug == Some(Bug::WritersRead),
+        Access::Write => kind == 1 || (kind == 2 && bug != Some(Bug::BothIsReading)),
+    };
+    permissions.iter().any(|p| suits(p.perm_type) && in_range(key, &p.key, &p.range_end))
 }
 
 fn touched_by_op(op: RequestOp) -> Vec<(Access, Bytes)> {
@@ -180,72 +212,117 @@ fn effective(permissions: &[Permission]) -> Vec<Permission> {
     by_range.into_values().collect()
 }
 
+fn permissions(max: usize) -> impl Strategy<Value = Vec<Permission>> {
+    prop::collection::vec(permission(), 0..max)
+}
+
+/// The request with what makes it touch something left out.
+fn shortened(mut request: TxnRequest, bug: Option<Bug>) -> TxnRequest {
+    for op in request.success.iter_mut().chain(&mut request.failure) {
+        match (op.request.as_mut().expect("something"), bug) {
+            (Op::RequestPut(put), Some(Bug::ForgetsPrevious)) => put.prev_kv = false,
+            (Op::RequestDeleteRange(delete), Some(Bug::ForgetsPrevious)) => delete.prev_kv = false,
+            (Op::RequestPut(put), Some(Bug::ForgetsLeases)) => put.lease = 0,
+            (Op::RequestTxn(inner), _) => *inner = shortened(std::mem::take(inner), bug),
+            _ => {}
+        }
+    }
+    request
+}
+
+fn walks_key_by_key(
+    (permissions, request): (Vec<Permission>, TxnRequest),
+    bug: Option<Bug>,
+) -> Result<(), TestCaseError> {
+    let mut store = Store::with(&permissions);
+    leased(&mut store);
+    let permissions = effective(&permissions);
+    let by = |asker: &Asker| store.machine.auth.permit(&store.machine.mvcc, asker, &Request::Txn(request.clone()));
+    let mut keys = Vec::new();
+    touched(&shortened(request.clone(), bug), &mut keys);
+    let forbidden = keys.iter().find(|(access, key)| !is_allowed(&permissions, *access, key, bug));
+    if by(&store.user("ann")).is_ok() {
+        prop_assert_eq!(forbidden, None);
+    } else if !has_empty_range(&request) {
+        prop_assert!(forbidden.is_some(), "refused without a reason: {:?}", request);
+    }
+    // Nobody and strangers may nothing; root may everything.
+    prop_assert_eq!(by(&Asker::Nobody), Err(RequestError::UserEmpty));
+    prop_assert_eq!(by(&store.user("root")), Ok(()));
+    Ok(())
+}
+
+fn touches_nothing_forbidden_alone(
+    (permissions, op): (Vec<Permission>, RequestOp),
+    bug: Option<Bug>,
+) -> Result<(), TestCaseError> {
+    let mut store = Store::with(&permissions);
+    leased(&mut store);
+    let permissions = effective(&permissions);
+    let request = match op.request.clone().expect("something") {
+        Op::RequestPut(put) => Request::Put(put),
+        Op::RequestDeleteRange(delete) => Request::DeleteRange(delete),
+        Op::RequestTxn(txn) => Request::Txn(txn),
+        Op::RequestRange(_) => return Ok(()),
+    };
+    let walked = store.machine.auth.permit(&store.machine.mvcc, &store.user("ann"), &request);
+    let forbidden = touched_by_op(op).into_iter().find(|(access, key)| !is_allowed(&permissions, *access, key, bug));
+    prop_assert!(walked.is_err() || forbidden.is_none(), "{:?}", forbidden);
+    Ok(())
+}
+
+fn leaves_the_state(
+    (permissions, request): (Vec<Permission>, TxnRequest),
+    bug: Option<Bug>,
+) -> Result<(), TestCaseError> {
+    let mut store = Store::with(&permissions);
+    leased(&mut store);
+    let before = store.machine.mvcc.clone();
+    let ann = store.user("ann");
+    let refused = store.machine.auth.permit(&store.machine.mvcc, &ann, &Request::Txn(request.clone())).err();
+    let asker = if bug == Some(Bug::ForgetsAsker) { Asker::Member } else { ann };
+    let answer = store.run(&asker, Request::Txn(request));
+    if let Some(error) = refused {
+        prop_assert_eq!(answer, Err(error));
+        prop_assert_eq!(&before, &store.machine.mvcc);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// P1: what the walk allows touches no key that is forbidden by itself, and what it refuses does,
     /// but for ranges that hold no key, which count as their first one.
     #[test]
-    fn nothing_forbidden_is_touched(
-        permissions in prop::collection::vec(permission(), 0..6),
-        request in txn(op()),
-    ) {
-        let mut store = Store::with(&permissions);
-        leased(&mut store);
-        let ann = store.user("ann");
-        let permissions = effective(&permissions);
-        let walked = store.machine.auth.permit(&store.machine.mvcc, &ann, &Request::Txn(request.clone()));
-        let mut keys = Vec::new();
-        touched(&request, &mut keys);
-        let forbidden = keys.iter().find(|(access, key)| !is_allowed(&permissions, *access, key));
-        if walked.is_ok() {
-            prop_assert_eq!(forbidden, None);
-        } else if !has_empty_range(&request) {
-            prop_assert!(forbidden.is_some(), "refused without a reason: {:?}", request);
-        }
-        // Nobody and strangers may nothing; root may everything.
-        let by = |asker: &Asker| store.machine.auth.permit(&store.machine.mvcc, asker, &Request::Txn(request.clone()));
-        prop_assert_eq!(by(&Asker::Nobody), Err(RequestError::UserEmpty));
-        prop_assert_eq!(by(&store.user("root")), Ok(()));
+    fn nothing_forbidden_is_touched(case in (permissions(6), request())) {
+        walks_key_by_key(case, None)?;
     }
 
     /// The same for single requests outside of transactions.
     #[test]
-    fn nothing_forbidden_is_touched_alone(
-        permissions in prop::collection::vec(permission(), 0..4),
-        op in op(),
-    ) {
-        let mut store = Store::with(&permissions);
-        leased(&mut store);
-        let permissions = effective(&permissions);
-        let request = match op.request.clone().expect("something") {
-            Op::RequestPut(put) => Request::Put(put),
-            Op::RequestDeleteRange(delete) => Request::DeleteRange(delete),
-            Op::RequestTxn(txn) => Request::Txn(txn),
-            Op::RequestRange(_) => return Ok(()),
-        };
-        let walked = store.machine.auth.permit(&store.machine.mvcc, &store.user("ann"), &request);
-        let forbidden = touched_by_op(op).into_iter().find(|(access, key)| !is_allowed(&permissions, *access, key));
-        prop_assert!(walked.is_err() || forbidden.is_none(), "{:?}", forbidden);
+    fn nothing_forbidden_is_touched_alone(case in (permissions(4), prop_oneof![op(), leaf()])) {
+        touches_nothing_forbidden_alone(case, None)?;
     }
 
     /// Z1: what is refused leaves the state as it was.
     #[test]
-    fn what_is_refused_is_not_done(
-        permissions in prop::collection::vec(permission(), 0..3),
-        request in txn(op()),
-    ) {
-        let mut store = Store::with(&permissions);
-        leased(&mut store);
-        let before = store.machine.mvcc.clone();
-        let ann = store.user("ann");
-        let refused = store.machine.auth.permit(&store.machine.mvcc, &ann, &Request::Txn(request.clone())).err();
-        let answer = store.run(&ann, Request::Txn(request));
-        if let Some(error) = refused {
-            prop_assert_eq!(answer, Err(error));
-            prop_assert_eq!(&before, &store.machine.mvcc);
-        }
+    fn what_is_refused_is_not_done(case in (permissions(3), request())) {
+        leaves_the_state(case, None)?;
     }
+}
+
+/// A key too many or too few, a permission that is taken for another, and a request that nobody asked about are found.
+#[test]
+fn a_wrong_walk_is_noticed() {
+    let bugs = [Bug::WritersRead, Bug::ForgetsPrevious, Bug::ForgetsLeases, Bug::BothIsReading];
+    assert_noticed(&bugs, &(permissions(6), request()), walks_key_by_key);
+    assert_noticed(
+        &[Bug::BothIsReading],
+        &(permissions(4), prop_oneof![op(), leaf()]),
+        touches_nothing_forbidden_alone,
+    );
+    assert_noticed(&[Bug::ForgetsAsker], &(permissions(3), request()), leaves_the_state);
 }
 
 fn has_empty_range(request: &TxnRequest) -> bool {

@@ -6,6 +6,18 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mvcc::in_range;
+use crate::seeded_bugs::assert_noticed;
+
+/// What an index may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// What was replaced at the floor itself is still there.
+    FloorIsEarly,
+    /// A key whose last version is a deletion leaves that behind.
+    KeepsDeletions,
+    /// A key that is deleted counts as one that is there.
+    CountsDeleted,
+}
 
 /// Every key with all its versions that collection left.
 type Model = BTreeMap<Vec<u8>, Vec<Version>>;
@@ -23,10 +35,12 @@ fn seen(versions: &[Version], revision: i64) -> Option<&Version> {
 }
 
 /// Collects in the model; returns the revisions that go.
-fn collect(model: &mut Model, floor: i64) -> Vec<Revision> {
+fn collect(model: &mut Model, floor: i64, bug: Option<Bug>) -> Vec<Revision> {
     let mut gone = Vec::new();
+    let floor = floor - i64::from(bug == Some(Bug::FloorIsEarly));
     for versions in model.values_mut() {
-        let visible = seen(versions, floor).map(|v| v.at);
+        let last = versions.iter().rfind(|v| v.at.main <= floor && bug == Some(Bug::KeepsDeletions));
+        let visible = last.or_else(|| seen(versions, floor)).map(|v| v.at);
         versions.retain(|v| {
             let keep = v.at.main >= floor || Some(v.at) == visible;
             if !keep {
@@ -62,60 +76,101 @@ fn check_range(index: &Index, model: &Model, start: &[u8], end: &[u8], revision:
     assert_eq!(index.count(start, end, revision), expected.len(), "{start:?}..{end:?} at {revision}");
 }
 
+/// What is done to an index, and looked for then.
+#[derive(Debug, Clone)]
+struct Case {
+    spread: u16,
+    in_order: bool,
+    operations: Vec<(u16, u8)>,
+    reads: Vec<(u16, u16, i64, u8)>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    // Few keys that are written often, or many; in order, or not.
+    let spread = prop_oneof![Just(20u16), Just(700), Just(3000)];
+    let operations = prop::collection::vec((any::<u16>(), 0..100u8), 1..2500);
+    let reads = prop::collection::vec((any::<u16>(), any::<u16>(), 0..2600i64, 0..10u8), 30);
+    (spread, any::<bool>(), operations, reads).prop_map(|(spread, in_order, operations, reads)| Case {
+        spread,
+        in_order,
+        operations,
+        reads,
+    })
+}
+
+fn collect_all(index: &mut Index, floor: i64) -> Vec<Revision> {
+    let (mut gone, mut from) = (Vec::new(), Some(Bytes::new()));
+    while let Some(at) = from {
+        let (more, next) = index.collect(&at, floor, 150);
+        gone.extend(more);
+        from = next;
+    }
+    gone
+}
+
+/// Writes to both; gives the floor of the last collection.
+fn write(case: &Case, index: &mut Index, model: &mut Model, bug: Option<Bug>) -> Result<i64, TestCaseError> {
+    let mut floor = 0;
+    for (revision, (number, kind)) in (1i64..).zip(&case.operations) {
+        let key = key(if case.in_order { revision as u16 } else { number % case.spread });
+        let is_deletion = (0..25).contains(kind);
+        if *kind == 99 {
+            floor = revision - 1;
+            prop_assert_eq!(collect_all(index, floor), collect(model, floor, bug));
+            check_structure(index);
+        }
+        let versions = model.entry(key.to_vec()).or_default();
+        if is_deletion && versions.last().is_none_or(Version::is_deletion) {
+            // Only keys that are there are deleted.
+            if versions.is_empty() {
+                model.remove(&key[..]);
+            }
+            continue;
+        }
+        versions.push(version(revision, is_deletion));
+        index.push(&key, version(revision, is_deletion));
+        prop_assert_eq!(index.latest(&key), Some(&version(revision, is_deletion)));
+    }
+    Ok(floor)
+}
+
+fn is_a_map_of_versions(case: Case, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let (mut index, mut model) = (Index::default(), Model::new());
+    let floor = write(&case, &mut index, &mut model, bug)?;
+    check_structure(&index);
+    let is_there =
+        |versions: &&Vec<Version>| bug == Some(Bug::CountsDeleted) || !versions[versions.len() - 1].is_deletion();
+    prop_assert_eq!(index.alive(), model.values().filter(is_there).count());
+    for (from, to, revision, kind) in case.reads {
+        let (start, revision) = (key(from % case.spread), revision.max(floor));
+        let end = match kind {
+            0 => Bytes::new(),
+            1 => Bytes::from_static(b"\0"),
+            2 => key(from % case.spread / 2),
+            _ => key(to % case.spread),
+        };
+        check_range(&index, &model, &start, &end, revision);
+        check_range(&index, &model, &start, &end, case.operations.len() as i64);
+        prop_assert_eq!(index.at(&start, revision), model.get(&start[..]).and_then(|v| seen(v, revision)));
+    }
+    check_range(&index, &model, b"\0", b"\0", floor.max(1));
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_is_a_map_of_versions(
-        // Few keys that are written often, or many; in order, or not.
-        spread in prop_oneof![Just(20u16), Just(700), Just(3000)],
-        in_order in any::<bool>(),
-        operations in prop::collection::vec((any::<u16>(), 0..100u8), 1..2500),
-        reads in prop::collection::vec((any::<u16>(), any::<u16>(), 0..2600i64, 0..10u8), 30),
-    ) {
-        let (mut index, mut model, mut floor) = (Index::default(), Model::new(), 0);
-        for (revision, (number, kind)) in (1i64..).zip(&operations) {
-            let key = key(if in_order { revision as u16 } else { number % spread });
-            let is_deletion = (0..25).contains(kind);
-            if *kind == 99 {
-                floor = revision - 1;
-                let (mut gone, mut from) = (Vec::new(), Some(Bytes::new()));
-                while let Some(at) = from {
-                    let (more, next) = index.collect(&at, floor, 150);
-                    gone.extend(more);
-                    from = next;
-                }
-                prop_assert_eq!(gone, collect(&mut model, floor));
-                check_structure(&index);
-            }
-            let versions = model.entry(key.to_vec()).or_default();
-            if is_deletion && versions.last().is_none_or(Version::is_deletion) {
-                // Only keys that are there are deleted.
-                if versions.is_empty() {
-                    model.remove(&key[..]);
-                }
-                continue;
-            }
-            versions.push(version(revision, is_deletion));
-            index.push(&key, version(revision, is_deletion));
-            prop_assert_eq!(index.latest(&key), Some(&version(revision, is_deletion)));
-        }
-        check_structure(&index);
-        prop_assert_eq!(index.alive(), model.values().filter(|v| !v[v.len() - 1].is_deletion()).count());
-        for (from, to, revision, kind) in reads {
-            let (start, revision) = (key(from % spread), revision.max(floor));
-            let end = match kind {
-                0 => Bytes::new(),
-                1 => Bytes::from_static(b"\0"),
-                2 => key(from % spread / 2),
-                _ => key(to % spread),
-            };
-            check_range(&index, &model, &start, &end, revision);
-            check_range(&index, &model, &start, &end, operations.len() as i64);
-            prop_assert_eq!(index.at(&start, revision), model.get(&start[..]).and_then(|v| seen(v, revision)));
-        }
-        check_range(&index, &model, b"\0", b"\0", floor.max(1));
+    fn the_index_is_a_map_of_versions(case in case()) {
+        is_a_map_of_versions(case, None)?;
     }
+}
+
+/// A version that is collected too early, too late or never, and a key too many, are found.
+#[test]
+fn a_wrong_map_is_noticed() {
+    let bugs = [Bug::FloorIsEarly, Bug::KeepsDeletions, Bug::CountsDeleted];
+    assert_noticed(&bugs, &case(), is_a_map_of_versions);
 }
 
 #[test]

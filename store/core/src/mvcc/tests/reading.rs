@@ -53,29 +53,75 @@ fn read_txn(store: &Store, request: &TxnRequest) -> Result<Answer, RequestError>
     Ok(Answer::Txn(answer))
 }
 
-proptest! {
-    #[test]
-    fn reading_is_applying(ops in prop::collection::vec(op(), 0..20), txns in prop::collection::vec(txn(), 1..8)) {
-        let mut store = Store::new();
-        for op in ops {
-            // What is refused is no part of the history.
-            let _ = match op {
-                Op::Put(key, value) => store.run(put(&name(key), &(value % 4).to_string())),
-                Op::Delete(key, end) => store.run(delete(&name(key), &name(end))),
-                Op::Compact(at) => {
-                    let revision = i64::from(at) % store.mvcc.revision() + 1;
-                    store.run(Request::Compact(crate::wire::CompactionRequest { revision, physical: false }))
-                }
-            };
-        }
-        for request in txns {
-            prop_assert!(Reading::suits(&request));
-            let read = read_txn(&store, &request);
-            let before = store.mvcc.revision();
-            prop_assert_eq!(read, store.run(Request::Txn(request)));
-            prop_assert_eq!(store.mvcc.revision(), before);
+/// What a read in slices may forget of its ranges.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Forgotten {
+    Revision,
+    Limit,
+    Order,
+}
+
+/// What is asked of the store, if this is forgotten.
+fn applied(mut request: TxnRequest, forgotten: Option<Forgotten>) -> Request {
+    for operation in request.success.iter_mut().chain(&mut request.failure) {
+        let Some(Inner::RequestRange(range)) = &mut operation.request else { unreachable!("only reads are made") };
+        match forgotten {
+            Some(Forgotten::Revision) => range.revision = 0,
+            Some(Forgotten::Limit) => range.limit = 0,
+            Some(Forgotten::Order) => range.sort_order = 0,
+            None => {}
         }
     }
+    Request::Txn(request)
+}
+
+/// What was done before, and what is read then.
+fn case() -> impl Strategy<Value = (Vec<Op>, Vec<TxnRequest>)> {
+    (prop::collection::vec(op(), 0..20), prop::collection::vec(txn(), 1..8))
+}
+
+fn after(ops: Vec<Op>) -> Store {
+    let mut store = Store::new();
+    for op in ops {
+        // What is refused is no part of the history.
+        let _ = match op {
+            Op::Put(key, value) => store.run(put(&name(key), &(value % 4).to_string())),
+            Op::Delete(key, end) => store.run(delete(&name(key), &name(end))),
+            Op::Compact(at) => {
+                let revision = i64::from(at) % store.mvcc.revision() + 1;
+                store.run(Request::Compact(crate::wire::CompactionRequest { revision, physical: false }))
+            }
+        };
+    }
+    store
+}
+
+fn reads_as_applied(
+    (ops, txns): (Vec<Op>, Vec<TxnRequest>),
+    forgotten: Option<Forgotten>,
+) -> Result<(), TestCaseError> {
+    let mut store = after(ops);
+    for request in txns {
+        prop_assert!(Reading::suits(&request));
+        let read = read_txn(&store, &request);
+        let before = store.mvcc.revision();
+        prop_assert_eq!(read, store.run(applied(request, forgotten)));
+        prop_assert_eq!(store.mvcc.revision(), before);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn reading_is_applying(case in case()) {
+        reads_as_applied(case, None)?;
+    }
+}
+
+/// Whatever of a range gets lost on one of the two ways is found.
+#[test]
+fn a_wrong_read_is_noticed() {
+    assert_noticed(&[Forgotten::Revision, Forgotten::Limit, Forgotten::Order], &case(), reads_as_applied);
 }
 
 #[test]

@@ -25,10 +25,22 @@ enum Came {
     Branch(bool, Vec<Came>),
 }
 
+/// What a transaction may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// A transaction inside another compares what is there when its turn comes.
+    ComparesLate,
+    /// A key that isn't there has an empty value.
+    AbsentIsEmpty,
+    /// A key that is put again has its first version.
+    ForgetsVersions,
+}
+
 #[derive(Default)]
 struct Naive {
     revision: i64,
     keys: BTreeMap<Bytes, Seen>,
+    bug: Option<Bug>,
 }
 
 /// A transaction whose conditions are decided: all of them are about what was before it, those inside it too.
@@ -48,6 +60,7 @@ impl Naive {
             // A key that isn't there has no value at all.
             TargetUnion::Value(to) => match seen {
                 Some(seen) => seen.value.cmp(to),
+                None if self.bug == Some(Bug::AbsentIsEmpty) => Bytes::new().cmp(to),
                 None => return false,
             },
             TargetUnion::Lease(_) => unreachable!("none is generated"),
@@ -86,6 +99,7 @@ impl Naive {
                     *wrote = true;
                     let before = self.keys.get(&put.key).cloned();
                     let (create, version) = before.as_ref().map_or((now, 1), |seen| (seen.create, seen.version + 1));
+                    let version = if self.bug == Some(Bug::ForgetsVersions) { 1 } else { version };
                     let seen = Seen { value: put.value.clone(), create, modified: now, version };
                     self.keys.insert(put.key.clone(), seen);
                     Came::Put(before.filter(|_| put.prev_kv))
@@ -100,6 +114,10 @@ impl Naive {
                 Inner::RequestRange(range) => {
                     let found = self.within(&range.key, &range.range_end);
                     Came::Found(found.map(|(key, seen)| (key.clone(), seen.clone())).collect())
+                }
+                Inner::RequestTxn(inner) if self.bug == Some(Bug::ComparesLate) => {
+                    let decided = self.decide(inner);
+                    self.run(&decided, wrote)
                 }
                 Inner::RequestTxn(_) => self.run(inner.as_ref().expect("decided"), wrote),
             });
@@ -184,20 +202,32 @@ fn txn() -> impl Strategy<Value = TxnRequest> {
     of(prop_oneof![4 => operation(), 1 => inner()].boxed())
 }
 
+fn agrees(txns: Vec<TxnRequest>, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let (mut store, mut naive) = (Store::new(), Naive { revision: 1, bug, ..Naive::default() });
+    for txn in txns.into_iter().map(Request::Txn).filter(|txn| check::request(txn, 128).is_ok()) {
+        let Request::Txn(request) = &txn else { unreachable!("one is made above") };
+        let expected = naive.apply(request);
+        let Ok(Answer::Txn(answer)) = store.run(txn) else { panic!("refused") };
+        prop_assert_eq!(came(&answer), expected);
+        prop_assert_eq!(store.mvcc.revision(), naive.revision);
+    }
+    let all = store.range(&everything(0)).expect("a read");
+    let all: BTreeMap<Bytes, Seen> = all.kvs.iter().map(|kv| (kv.key.clone(), seen(kv))).collect();
+    prop_assert_eq!(all, naive.keys);
+    Ok(())
+}
+
 proptest! {
     /// Conditions, branches in branches, what operations see of each other, and revisions.
     #[test]
     fn transactions_are_the_naive_models(txns in prop::collection::vec(txn(), 1..20)) {
-        let (mut store, mut naive) = (Store::new(), Naive { revision: 1, ..Naive::default() });
-        for txn in txns.into_iter().map(Request::Txn).filter(|txn| check::request(txn, 128).is_ok()) {
-            let Request::Txn(request) = &txn else { unreachable!("one is made above") };
-            let expected = naive.apply(request);
-            let Ok(Answer::Txn(answer)) = store.run(txn) else { panic!("refused") };
-            prop_assert_eq!(came(&answer), expected);
-            prop_assert_eq!(store.mvcc.revision(), naive.revision);
-        }
-        let all = store.range(&everything(0)).expect("a read");
-        let all: BTreeMap<Bytes, Seen> = all.kvs.iter().map(|kv| (kv.key.clone(), seen(kv))).collect();
-        prop_assert_eq!(all, naive.keys);
+        agrees(txns, None)?;
     }
+}
+
+/// Conditions about the wrong time or the wrong value, and versions that don't count, are found.
+#[test]
+fn a_wrong_transaction_is_noticed() {
+    let bugs = [Bug::ComparesLate, Bug::AbsentIsEmpty, Bug::ForgetsVersions];
+    assert_noticed(&bugs, &prop::collection::vec(txn(), 1..20), agrees);
 }
