@@ -26,3 +26,6 @@ pub mod ruleset;
 pub mod transaction;
 
 pub use ruleset::build;
+
+#[cfg(test)]
+mod seeded_bugs;

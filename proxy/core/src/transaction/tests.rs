@@ -11,6 +11,34 @@ use serde_json::{Value, from_value, json};
 
 use super::*;
 use crate::build;
+use crate::seeded_bugs::assert_noticed;
+
+/// What a transaction may leave out, or do for nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// Rules are added to those that were there.
+    ForgetsToFlush,
+    /// Chains that nothing leads to stay.
+    KeepsChains,
+    /// Elements that nobody wants stay.
+    KeepsElements,
+    /// Remembered clients of an endpoint that is gone stay.
+    KeepsClients,
+    /// The table is made anew each time.
+    BeginsAnew,
+}
+
+impl Bug {
+    fn leaves_out(self, command: &Command) -> bool {
+        match self {
+            Self::ForgetsToFlush => matches!(command, Command::Flush(_)),
+            Self::KeepsChains => matches!(command, Command::DeleteChain(_)),
+            Self::KeepsElements => matches!(command, Command::DeleteElement(_)),
+            Self::KeepsClients => matches!(command, Command::DeleteClients(_)),
+            Self::BeginsAnew => false,
+        }
+    }
+}
 
 /// The table as the kernel has it; each command is checked as the kernel does.
 #[derive(Debug, Default, PartialEq)]
@@ -64,8 +92,9 @@ impl Table {
         }
     }
 
-    fn apply_all(&mut self, transaction: &Transaction) {
-        transaction.commands().iter().for_each(|command| self.apply(command));
+    fn apply_all(&mut self, transaction: &Transaction, bug: Option<Bug>) {
+        let is_there = |command: &&Command| !bug.is_some_and(|bug| bug.leaves_out(command));
+        transaction.commands().iter().filter(is_there).for_each(|command| self.apply(command));
     }
 }
 
@@ -91,8 +120,10 @@ fn drawn() -> impl Strategy<Value = Drawn> {
     })
 }
 
-/// Clusters: up to four Services by name, and whether neighbours are masqueraded, which is rare.
-fn cluster() -> impl Strategy<Value = (BTreeMap<u8, Drawn>, bool)> {
+/// Up to four Services by name, and whether neighbours are masqueraded, which is rare.
+type Cluster = (BTreeMap<u8, Drawn>, bool);
+
+fn cluster() -> impl Strategy<Value = Cluster> {
     (prop::collection::btree_map(0..4_u8, drawn(), 0..4), prop::bool::weighted(0.1))
 }
 
@@ -119,7 +150,7 @@ fn objects(name: u8, drawn: &Drawn) -> (Service, EndpointSlice) {
     (from_value(service).expect("a Service"), from_value(slice).expect("a slice"))
 }
 
-fn ruleset((services, masquerade_neighbours): &(BTreeMap<u8, Drawn>, bool)) -> Ruleset {
+fn ruleset((services, masquerade_neighbours): &Cluster) -> Ruleset {
     let node = Node {
         name: "here".to_owned(),
         addresses: [Ipv4Addr::new(192, 168, 0, 1)].into(),
@@ -151,29 +182,44 @@ fn check_reachable(ruleset: &Ruleset) {
     assert_eq!(reached, all);
 }
 
+fn ends_like_a_fresh_table(clusters: Vec<Cluster>, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let mut table = Table::default();
+    let mut held: Option<Ruleset> = None;
+    for cluster in &clusters {
+        let wanted = ruleset(cluster);
+        check_reachable(&wanted);
+        let transaction = match &held {
+            Some(held) if bug != Some(Bug::BeginsAnew) => between(held, &wanted),
+            _ => afresh(&wanted),
+        };
+        if let Some(held) = held.as_ref().filter(|held| held.node == wanted.node) {
+            check_untouched(held, &wanted, &transaction);
+        }
+        table.apply_all(&transaction, bug);
+        let mut fresh = Table::default();
+        fresh.apply_all(&afresh(&wanted), None);
+        prop_assert_eq!(&table, &fresh);
+        prop_assert!(between(&wanted, &wanted).is_empty());
+        held = Some(wanted);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     /// T1, T2, T3, R1, R2: any way through any clusters ends like a table made afresh.
     #[test]
     fn small_steps_end_where_a_fresh_table_does(clusters in prop::collection::vec(cluster(), 1..6)) {
-        let mut table = Table::default();
-        let mut held: Option<Ruleset> = None;
-        for cluster in &clusters {
-            let wanted = ruleset(cluster);
-            check_reachable(&wanted);
-            let transaction = held.as_ref().map_or_else(|| afresh(&wanted), |held| between(held, &wanted));
-            if let Some(held) = held.as_ref().filter(|held| held.node == wanted.node) {
-                check_untouched(held, &wanted, &transaction);
-            }
-            table.apply_all(&transaction);
-            let mut fresh = Table::default();
-            fresh.apply_all(&afresh(&wanted));
-            prop_assert_eq!(&table, &fresh);
-            prop_assert!(between(&wanted, &wanted).is_empty());
-            held = Some(wanted);
-        }
+        ends_like_a_fresh_table(clusters, None)?;
     }
+}
+
+/// What is left behind, added twice or done for nothing is found.
+#[test]
+fn a_wrong_transaction_is_noticed() {
+    let bugs = [Bug::ForgetsToFlush, Bug::KeepsChains, Bug::KeepsElements, Bug::KeepsClients, Bug::BeginsAnew];
+    assert_noticed(&bugs, &prop::collection::vec(cluster(), 1..6), ends_like_a_fresh_table);
 }
 
 /// T2.
