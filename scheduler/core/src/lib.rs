@@ -39,3 +39,5 @@ pub use state::State;
 
 #[cfg(test)]
 mod scenario;
+#[cfg(test)]
+mod seeded_bugs;

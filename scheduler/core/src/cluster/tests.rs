@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::scenario::{node, pod, run};
+use crate::seeded_bugs::assert_noticed;
 
 fn load(cluster: &Cluster, name: &str) -> (usize, i64, i64) {
     let info = cluster.node(name).unwrap();
@@ -96,52 +97,111 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     proptest::collection::vec(change, 1..60)
 }
 
+/// What counters may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// A pod that goes isn't taken off.
+    GoneIsCounted,
+    /// A pod that comes again stays where it was.
+    FirstPlaceStays,
+    /// A node that goes takes its pods along.
+    NodesTakePods,
+}
+
+/// What was put there last.
+#[derive(Default)]
+struct There {
+    nodes: BTreeSet<u8>,
+    /// The node, tenths of a core, Gi.
+    pods: BTreeMap<u8, (u8, u8, u8)>,
+    bug: Option<Bug>,
+}
+
+impl There {
+    fn pod(&mut self, name: u8, is: (u8, u8, u8)) {
+        if self.bug != Some(Bug::FirstPlaceStays) || !self.pods.contains_key(&name) {
+            self.pods.insert(name, is);
+        }
+    }
+
+    /// Says whether it was there.
+    fn pod_goes(&mut self, name: u8) -> bool {
+        if self.bug == Some(Bug::GoneIsCounted) {
+            return self.pods.contains_key(&name);
+        }
+        self.pods.remove(&name).is_some()
+    }
+
+    fn node_goes(&mut self, name: u8) {
+        self.nodes.remove(&name);
+        if self.bug == Some(Bug::NodesTakePods) {
+            self.pods.retain(|_, (at, ..)| *at != name);
+        }
+    }
+
+    /// How many pods are on a node, and what they ask for.
+    fn sums(&self, name: u8) -> (usize, i64, i64) {
+        let here = self.pods.values().filter(|(at, ..)| *at == name);
+        here.fold((0, 0, 0), |(count, cpu_milli, memory), (_, cpu, gi)| {
+            (count + 1, cpu_milli + i64::from(*cpu) * 100, memory + (i64::from(*gi) << 30))
+        })
+    }
+}
+
+/// Does the same to both.
+fn change(cluster: &mut Cluster, there: &mut There, change: Change) -> Result<(), TestCaseError> {
+    match change {
+        Change::Node(name, zone) => {
+            let zone = format!("label.topology.kubernetes.io/zone={zone}");
+            cluster.upsert_node(&node(&[&format!("n{name}"), &zone])).unwrap();
+            there.nodes.insert(name);
+        }
+        Change::NodeGoes(name) => {
+            cluster.remove_node(&format!("n{name}"));
+            there.node_goes(name);
+        }
+        Change::Pod(name, at, cpu, memory) => {
+            let (cpu_word, memory_word) = (format!("cpu={}m", u32::from(cpu) * 100), format!("memory={memory}Gi"));
+            cluster.add_pod(&pod(&[&format!("p{name}"), &cpu_word, &memory_word]), &format!("n{at}")).unwrap();
+            there.pod(name, (at, cpu, memory));
+        }
+        Change::PodGoes(name) => prop_assert_eq!(cluster.remove_pod(&format!("p{name}")), there.pod_goes(name)),
+    }
+    Ok(())
+}
+
+fn counts_what_is_there(changes: Vec<Change>, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let (mut cluster, mut there) = (Cluster::new(), There { bug, ..There::default() });
+    for next in changes {
+        change(&mut cluster, &mut there, next)?;
+        let nodes: BTreeSet<String> = there.nodes.iter().map(|name| format!("n{name}")).collect();
+        prop_assert_eq!(cluster.order().iter().cloned().collect::<BTreeSet<_>>(), nodes);
+        for (name, (at, ..)) in &there.pods {
+            let place = format!("n{at}");
+            prop_assert_eq!(cluster.place_of(&format!("p{name}")), Some(place.as_str()));
+        }
+        for name in &there.nodes {
+            let info = cluster.node(&format!("n{name}")).unwrap();
+            let requested = info.requested();
+            prop_assert_eq!((info.pod_count(), requested.cpu_milli, requested.memory), there.sums(*name));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// C1, C2: after any history, each node's sums are what the pods that were put there last come to.
     #[test]
     fn counters_are_what_is_there(changes in changes()) {
-        let mut cluster = Cluster::new();
-        let mut nodes = BTreeSet::new();
-        let mut pods: BTreeMap<u8, (u8, u8, u8)> = BTreeMap::new();
-        for change in changes {
-            match change {
-                Change::Node(name, zone) => {
-                    let (name, zone) = (format!("n{name}"), format!("label.topology.kubernetes.io/zone={zone}"));
-                    cluster.upsert_node(&node(&[&name, &zone])).unwrap();
-                    nodes.insert(name);
-                }
-                Change::NodeGoes(name) => {
-                    cluster.remove_node(&format!("n{name}"));
-                    nodes.remove(&format!("n{name}"));
-                }
-                Change::Pod(name, at, cpu, memory) => {
-                    let (cpu_word, memory_word) = (format!("cpu={}m", u32::from(cpu) * 100), format!("memory={memory}Gi"));
-                    cluster.add_pod(&pod(&[&format!("p{name}"), &cpu_word, &memory_word]), &format!("n{at}")).unwrap();
-                    pods.insert(name, (at, cpu, memory));
-                }
-                Change::PodGoes(name) => {
-                    prop_assert_eq!(cluster.remove_pod(&format!("p{name}")), pods.remove(&name).is_some());
-                }
-            }
-            prop_assert_eq!(cluster.order().iter().cloned().collect::<BTreeSet<_>>(), nodes.clone());
-            for (name, (at, ..)) in &pods {
-                let place = format!("n{at}");
-                prop_assert_eq!(cluster.place_of(&format!("p{name}")), Some(place.as_str()));
-            }
-            for name in &nodes {
-                let here = pods.values().filter(|(at, ..)| format!("n{at}") == **name);
-                let (mut count, mut cpu_milli, mut memory_bytes) = (0, 0, 0);
-                for (_, cpu, memory) in here {
-                    count += 1;
-                    cpu_milli += i64::from(*cpu) * 100;
-                    memory_bytes += i64::from(*memory) << 30;
-                }
-                let info = cluster.node(name).unwrap();
-                let requested = info.requested();
-                prop_assert_eq!((info.pod_count(), requested.cpu_milli, requested.memory), (count, cpu_milli, memory_bytes));
-            }
-        }
+        counts_what_is_there(changes, None)?;
     }
+}
+
+/// A pod that is counted too long, at the wrong place or not any more is found.
+#[test]
+fn a_wrong_count_is_noticed() {
+    let bugs = [Bug::GoneIsCounted, Bug::FirstPlaceStays, Bug::NodesTakePods];
+    assert_noticed(&bugs, &changes(), counts_what_is_there);
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::seeded_bugs::assert_noticed;
 
 const MS: u64 = 400;
 
@@ -16,11 +17,23 @@ struct Pod {
     place: Place,
 }
 
+/// What a queue may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// Of two with the same priority, the later goes first.
+    LaterGoesFirst,
+    /// What happened during a flight doesn't count.
+    ForgetsWhatWasMissed,
+    /// Who waits after an error is taken early as well.
+    ErrorsArePatient,
+}
+
 /// Places as the queue has them, without any of its indexes.
 #[derive(Debug, Default)]
 struct Naive {
     pods: Vec<Pod>,
     turns: u64,
+    bug: Option<Bug>,
 }
 
 impl Naive {
@@ -76,10 +89,13 @@ impl Naive {
             _ => None,
         });
         due.iter().for_each(|uid| self.activate(uid, now));
-        let active =
-            self.by(|pod| (pod.place == Place::Active).then_some((Reverse(pod.priority), pod.since, pod.turn)));
+        let later = self.bug == Some(Bug::LaterGoesFirst);
+        let age = |number: u64| if later { u64::MAX - number } else { number };
+        let rank = |pod: &Pod| (Reverse(pod.priority), age(pod.since), age(pod.turn));
+        let active = self.by(|pod| (pod.place == Place::Active).then(|| rank(pod)));
+        let errors = self.bug == Some(Bug::ErrorsArePatient);
         let patient = self.by(|pod| match pod.place {
-            Place::Backoff { until, error: false } => Some((until, pod.uid.clone())),
+            Place::Backoff { until, error } if !error || errors => Some((until, pod.uid.clone())),
             _ => None,
         });
         let uid = active.into_iter().chain(patient).next()?;
@@ -98,7 +114,8 @@ impl Naive {
 
     fn rejected(&mut self, uid: &str, waits_for: WaitsFor, now: u64) {
         let Some(missed) = self.land(uid, now) else { return };
-        let again = missed.iter().any(|happening| waits_for.helped_by(*happening));
+        let again = self.bug != Some(Bug::ForgetsWhatWasMissed)
+            && missed.iter().any(|happening| waits_for.helped_by(*happening));
         self.pod(uid).expect("it landed").place = Place::Parked(waits_for);
         if again {
             self.requeue(uid, now);
@@ -164,54 +181,75 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
     (prop_oneof![8 => 0..6_u64, 1 => Just(PARKED_MAX_MS / MS + 1)], step)
 }
 
+fn name(uid: u8) -> String {
+    format!("p{uid}")
+}
+
+/// Does the same to both.
+fn take_step(queue: &mut Queue, naive: &mut Naive, step: &Step, now: u64) -> Result<(), TestCaseError> {
+    match *step {
+        Step::Add(uid, priority) => {
+            queue.add(&name(uid), priority, now);
+            naive.add(&name(uid), priority, now);
+        }
+        Step::Remove(uid) => {
+            queue.remove(&name(uid));
+            naive.pods.retain(|pod| pod.uid != name(uid));
+        }
+        Step::Take => prop_assert_eq!(queue.take(now), naive.take(now)),
+        Step::Rejected(uid, plugins) => {
+            queue.rejected(&name(uid), waits_for(plugins), now);
+            naive.rejected(&name(uid), waits_for(plugins), now);
+        }
+        Step::Failed(uid) => {
+            queue.failed(&name(uid), now);
+            naive.failed(&name(uid), now);
+        }
+        Step::Again(uid) => {
+            queue.again(&name(uid), now);
+            if matches!(naive.pod(&name(uid)), Some(Pod { place: Place::InFlight(_), .. })) {
+                naive.activate(&name(uid), now);
+            }
+        }
+        Step::Happened(what) => {
+            queue.happened(happening(what), now);
+            naive.happened(happening(what), now);
+        }
+        Step::Flush => {
+            queue.flush(now);
+            naive.flush(now);
+        }
+    }
+    Ok(())
+}
+
+fn is_a_list(steps: Vec<(u64, Step)>, bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let (mut queue, mut naive, mut now) = (Queue::default(), Naive { bug, ..Naive::default() }, 0);
+    for (pause, step) in steps {
+        now += pause * MS;
+        take_step(&mut queue, &mut naive, &step, now)?;
+        one_place_each(&queue);
+        prop_assert_eq!(queue.len(), naive.pods.len());
+        let due = naive.pods.iter().filter_map(|pod| match pod.place {
+            Place::Backoff { until, .. } => Some(until),
+            _ => None,
+        });
+        prop_assert_eq!(queue.next_due(), due.min());
+    }
+    Ok(())
+}
+
 proptest! {
     /// Q1–Q3: whatever happens, the same pod comes next, and the same pauses end.
     #[test]
     fn the_queue_is_a_list_that_is_looked_through(steps in prop::collection::vec(step(), 0..120)) {
-        let (mut queue, mut naive, mut now) = (Queue::default(), Naive::default(), 0);
-        for (pause, step) in steps {
-            now += pause * MS;
-            let name = |uid: u8| format!("p{uid}");
-            match step {
-                Step::Add(uid, priority) => {
-                    queue.add(&name(uid), priority, now);
-                    naive.add(&name(uid), priority, now);
-                }
-                Step::Remove(uid) => {
-                    queue.remove(&name(uid));
-                    naive.pods.retain(|pod| pod.uid != name(uid));
-                }
-                Step::Take => prop_assert_eq!(queue.take(now), naive.take(now)),
-                Step::Rejected(uid, plugins) => {
-                    queue.rejected(&name(uid), waits_for(plugins), now);
-                    naive.rejected(&name(uid), waits_for(plugins), now);
-                }
-                Step::Failed(uid) => {
-                    queue.failed(&name(uid), now);
-                    naive.failed(&name(uid), now);
-                }
-                Step::Again(uid) => {
-                    queue.again(&name(uid), now);
-                    if matches!(naive.pod(&name(uid)), Some(Pod { place: Place::InFlight(_), .. })) {
-                        naive.activate(&name(uid), now);
-                    }
-                }
-                Step::Happened(what) => {
-                    queue.happened(happening(what), now);
-                    naive.happened(happening(what), now);
-                }
-                Step::Flush => {
-                    queue.flush(now);
-                    naive.flush(now);
-                }
-            }
-            one_place_each(&queue);
-            prop_assert_eq!(queue.len(), naive.pods.len());
-            let due = naive.pods.iter().filter_map(|pod| match pod.place {
-                Place::Backoff { until, .. } => Some(until),
-                _ => None,
-            });
-            prop_assert_eq!(queue.next_due(), due.min());
-        }
+        is_a_list(steps, None)?;
     }
+}
+
+/// A list in another order, or that forgets what happened, is found.
+#[test]
+fn a_wrong_list_is_noticed() {
+    let bugs = [Bug::LaterGoesFirst, Bug::ForgetsWhatWasMissed, Bug::ErrorsArePatient];
+    assert_noticed(&bugs, &prop::collection::vec(step(), 0..120), is_a_list);
 }
