@@ -31,3 +31,6 @@ pub mod runtime;
 pub mod spdy;
 pub mod status;
 pub mod streams;
+
+#[cfg(test)]
+mod seeded_bugs;

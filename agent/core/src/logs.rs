@@ -78,6 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::seeded_bugs::assert_noticed;
 
     #[test]
     fn lines_are_read_as_the_runtime_writes_them() {
@@ -112,25 +113,56 @@ mod tests {
         prop::collection::vec(line, 0..20)
     }
 
+    /// What putting lines together may get wrong.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Bug {
+        /// A part is a line.
+        PartsAreLines,
+        /// What is none ends a line that goes on.
+        NoneEndsALine,
+    }
+
+    /// All lines, put together from the beginning.
+    fn whole(lines: &[Vec<u8>], bug: Option<Bug>) -> Vec<Vec<Vec<u8>>> {
+        let mut all: Vec<Vec<Vec<u8>>> = Vec::new();
+        let mut goes_on = false;
+        for line in lines {
+            let Some(read) = parse(line) else {
+                goes_on &= bug != Some(Bug::NoneEndsALine);
+                continue;
+            };
+            if !goes_on {
+                all.push(Vec::new());
+            }
+            goes_on = read.partial && bug != Some(Bug::PartsAreLines);
+            all.last_mut().expect("one is begun").push(line.clone());
+        }
+        all
+    }
+
+    fn is_the_last_of_all((lines, wanted): (Vec<Vec<u8>>, usize), bug: Option<Bug>) -> Result<(), TestCaseError> {
+        for (line, read) in lines.iter().filter_map(|line| Some((line, parse(line)?))) {
+            prop_assert!(line.ends_with(read.text) && line.starts_with(read.time.as_bytes()));
+        }
+        let mut all = whole(&lines, bug);
+        let mut tail = Tail::new(wanted);
+        lines.into_iter().for_each(|line| tail.push(line));
+        let expected = all.split_off(all.len().saturating_sub(wanted)).concat();
+        prop_assert_eq!(tail.into_lines().collect::<Vec<_>>(), expected);
+        Ok(())
+    }
+
     proptest! {
         /// Against all lines, put together from the beginning.
         #[test]
-        fn a_tail_is_the_last_of_all_lines(lines in lines(), wanted in 0_usize..6) {
-            let mut all: Vec<Vec<Vec<u8>>> = Vec::new();
-            let mut goes_on = false;
-            for line in &lines {
-                let Some(read) = parse(line) else { continue };
-                prop_assert!(line.ends_with(read.text) && line.starts_with(read.time.as_bytes()));
-                if !goes_on {
-                    all.push(Vec::new());
-                }
-                goes_on = read.partial;
-                all.last_mut().expect("one is begun").push(line.clone());
-            }
-            let mut tail = Tail::new(wanted);
-            lines.into_iter().for_each(|line| tail.push(line));
-            let expected = all.split_off(all.len().saturating_sub(wanted)).concat();
-            prop_assert_eq!(tail.into_lines().collect::<Vec<_>>(), expected);
+        fn a_tail_is_the_last_of_all_lines(case in (lines(), 0_usize..6)) {
+            is_the_last_of_all(case, None)?;
         }
+    }
+
+    /// Lines that begin or end elsewhere are found.
+    #[test]
+    fn a_wrong_line_is_noticed() {
+        assert_noticed(&[Bug::PartsAreLines, Bug::NoneEndsALine], &(lines(), 0_usize..6), is_the_last_of_all);
     }
 }

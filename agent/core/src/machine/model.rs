@@ -3,8 +3,20 @@
 use super::*;
 use serde_json::json;
 
+/// What a runtime may get wrong, or an agent that asks it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Bug {
+    /// Containers that aren't started yet aren't listed.
+    HidesCreated,
+    /// Sandboxes aren't listed.
+    HidesSandboxes,
+    /// A sandbox that is removed stays.
+    KeepsSandboxes,
+}
+
 /// The node, with one pod on it.
 pub(super) struct Node {
+    pub(super) bug: Option<Bug>,
     pub(super) pod: Pod,
     pub(super) observed: ObservedPod,
     pub(super) machine: PodMachine,
@@ -21,6 +33,7 @@ impl Node {
             "containers": [{"name": "a", "image": "i:1", "imagePullPolicy": "IfNotPresent"},
                 {"name": "b", "image": "i:1", "imagePullPolicy": "IfNotPresent"}]}});
         Self {
+            bug: None,
             pod: serde_json::from_value(pod).expect("a Pod"),
             observed: ObservedPod::default(),
             machine: PodMachine::new("10.0.0.1"),
@@ -35,10 +48,21 @@ impl Node {
         self.machine = PodMachine::new("10.0.0.1");
     }
 
+    /// What the runtime says when it is asked.
+    fn listed(&self) -> ObservedPod {
+        let mut listed = self.observed.clone();
+        match self.bug {
+            Some(Bug::HidesCreated) => listed.containers.retain(|c| c.state != ContainerState::Created),
+            Some(Bug::HidesSandboxes) => listed.sandboxes.clear(),
+            Some(Bug::KeepsSandboxes) | None => {}
+        }
+        listed
+    }
+
     /// One step of the agent; `crash_after` calls it is killed, before it learns their outcome.
     pub(super) fn step(&mut self, crash_after: Option<usize>) -> Step {
         self.now = self.now.checked_add(SignedDuration::from_secs(1)).expect("a time");
-        let step = self.machine.step(self.now, &self.pod, false, &self.observed);
+        let step = self.machine.step(self.now, &self.pod, false, &self.listed());
         for (count, action) in step.actions.iter().enumerate() {
             if crash_after == Some(count) {
                 self.crash();
@@ -114,6 +138,7 @@ impl Node {
                     sandbox.ready = false;
                 }
             }
+            Action::RemoveSandbox { .. } if self.bug == Some(Bug::KeepsSandboxes) => {}
             Action::RemoveSandbox { id } => self.observed.sandboxes.retain(|s| s.id != *id),
             Action::DeleteObject => {
                 assert!(self.observed.is_empty(), "M4: the object goes before its containers");

@@ -1,11 +1,18 @@
-use super::model::Node;
+use super::model::{Bug, Node};
 use super::*;
+use crate::seeded_bugs::assert_noticed;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
 fn settle(node: &mut Node, steps: usize) {
     for _ in 0..steps {
         node.step(None);
     }
+}
+
+fn delete(node: &mut Node) {
+    node.pod.metadata.deletion_timestamp = Some(Time(node.now));
+    node.pod.metadata.deletion_grace_period_seconds = Some(5);
 }
 
 #[test]
@@ -55,30 +62,45 @@ fn a_pod_that_is_not_restarted_ends() {
 fn a_deleted_pod_leaves_nothing_behind() {
     let mut node = Node::new("Always");
     settle(&mut node, 20);
-    let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(node.now);
-    node.pod.metadata.deletion_timestamp = Some(at);
-    node.pod.metadata.deletion_grace_period_seconds = Some(5);
+    delete(&mut node);
     settle(&mut node, 30);
     assert!(node.object_deleted && node.observed.is_empty());
+}
+
+/// At each step, after how many calls the agent is killed; and at which the pod is deleted.
+fn life() -> impl Strategy<Value = (Vec<Option<usize>>, usize)> {
+    (prop::collection::vec(prop::option::of(0..3usize), 0..25), 0..30usize)
+}
+
+fn reaches_its_end((crashes, delete_at): (Vec<Option<usize>>, usize), bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let mut node = Node::new("Always");
+    node.bug = bug;
+    for (at, crash) in crashes.iter().enumerate() {
+        if at == delete_at {
+            delete(&mut node);
+        }
+        node.step(*crash);
+    }
+    settle(&mut node, 60);
+    if node.pod.metadata.deletion_timestamp.is_some() {
+        prop_assert!(node.object_deleted && node.observed.is_empty());
+    } else {
+        prop_assert_eq!(node.running(), vec!["a", "b"]);
+    }
+    Ok(())
 }
 
 proptest! {
     /// M1, M2, M4 (asserted by the modelled runtime) wherever the agent is killed, and both ends are reached.
     #[test]
-    fn a_forgetful_agent_neither_doubles_nor_leaks(crashes in prop::collection::vec(prop::option::of(0..3usize), 0..25), delete_at in 0..30usize) {
-        let mut node = Node::new("Always");
-        for (at, crash) in crashes.iter().enumerate() {
-            if at == delete_at {
-                node.pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(node.now));
-                node.pod.metadata.deletion_grace_period_seconds = Some(5);
-            }
-            node.step(*crash);
-        }
-        settle(&mut node, 60);
-        if node.pod.metadata.deletion_timestamp.is_some() {
-            prop_assert!(node.object_deleted && node.observed.is_empty());
-        } else {
-            prop_assert_eq!(node.running(), vec!["a", "b"]);
-        }
+    fn a_forgetful_agent_neither_doubles_nor_leaks(life in life()) {
+        reaches_its_end(life, None)?;
     }
+}
+
+/// A second container, a second sandbox and one that is left over are found.
+#[test]
+fn a_wrong_runtime_is_noticed() {
+    let bugs = [Bug::HidesCreated, Bug::HidesSandboxes, Bug::KeepsSandboxes];
+    assert_noticed(&bugs, &life(), reaches_its_end);
 }

@@ -2,15 +2,37 @@ use flate2::{Decompress, FlushDecompress};
 use proptest::prelude::*;
 
 use super::*;
+use crate::seeded_bugs::assert_noticed;
+
+/// What receiving in pieces may get wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bug {
+    /// Only the first of what a piece holds is handed on.
+    OnePerPiece,
+    /// What a piece leaves unfinished is dropped.
+    DropsTheRest,
+}
 
 /// All that is received of bytes that come in pieces of a size.
 fn received(bytes: &[u8], size: usize) -> (Vec<Received>, Result<(), SpdyFault>) {
+    received_with(bytes, size, None)
+}
+
+fn received_with(bytes: &[u8], size: usize, bug: Option<Bug>) -> (Vec<Received>, Result<(), SpdyFault>) {
     let (mut decoder, mut all) = (Decoder::default(), Vec::new());
     for piece in bytes.chunks(size) {
+        if bug == Some(Bug::DropsTheRest) {
+            decoder = Decoder::default();
+        }
         decoder.feed(piece);
         loop {
             match decoder.poll() {
-                Ok(Some(received)) => all.push(received),
+                Ok(Some(received)) => {
+                    all.push(received);
+                    if bug == Some(Bug::OnePerPiece) {
+                        break;
+                    }
+                }
                 Ok(None) => break,
                 Err(fault) => return (all, Err(fault)),
             }
@@ -93,13 +115,29 @@ fn streams_are_opened_under_odd_numbers() {
     }
 }
 
+/// Frames one after the other, and the size of pieces.
+fn cut_frames() -> impl Strategy<Value = (Vec<Vec<u8>>, usize)> {
+    (prop::collection::vec(frame(), 0..6), 1_usize..20)
+}
+
+fn is_the_same((frames, size): (Vec<Vec<u8>>, usize), bug: Option<Bug>) -> Result<(), TestCaseError> {
+    let bytes = frames.concat();
+    prop_assert_eq!(received_with(&bytes, size, bug), received_with(&bytes, usize::MAX, bug));
+    Ok(())
+}
+
 proptest! {
     /// Y1.
     #[test]
-    fn it_is_the_same_however_it_is_cut(frames in prop::collection::vec(frame(), 0..6), size in 1_usize..20) {
-        let bytes = frames.concat();
-        prop_assert_eq!(received(&bytes, size), received(&bytes, usize::MAX));
+    fn it_is_the_same_however_it_is_cut(case in cut_frames()) {
+        is_the_same(case, None)?;
     }
+}
+
+/// Who makes something of where bytes were cut is found.
+#[test]
+fn a_wrong_cut_is_noticed() {
+    assert_noticed(&[Bug::OnePerPiece, Bug::DropsTheRest], &cut_frames(), is_the_same);
 }
 
 fn frame() -> impl Strategy<Value = Vec<u8>> {
