@@ -26,6 +26,3 @@ pub mod status;
 pub mod time;
 
 pub use serde_json::Value;
-
-#[cfg(test)]
-mod seeded_bugs;

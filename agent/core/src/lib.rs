@@ -31,6 +31,3 @@ pub mod runtime;
 pub mod spdy;
 pub mod status;
 pub mod streams;
-
-#[cfg(test)]
-mod seeded_bugs;

@@ -78,7 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::seeded_bugs::assert_noticed;
+    use seeded_bugs::assert_noticed;
 
     #[test]
     fn lines_are_read_as_the_runtime_writes_them() {

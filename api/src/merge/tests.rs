@@ -1,6 +1,6 @@
 use super::*;
-use crate::seeded_bugs::assert_noticed;
 use proptest::prelude::*;
+use seeded_bugs::assert_noticed;
 use serde_json::json;
 
 fn check(kind: (&str, &str), mut object: Value, patch: Value, expected: Value) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 fn canonical(text: &str) -> String {
     text.parse::<Quantity>().map_or_else(|error| format!("error: {error}"), |quantity| quantity.to_string())

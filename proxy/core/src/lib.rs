@@ -26,6 +26,3 @@ pub mod ruleset;
 pub mod transaction;
 
 pub use ruleset::build;
-
-#[cfg(test)]
-mod seeded_bugs;

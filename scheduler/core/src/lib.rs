@@ -39,5 +39,3 @@ pub use state::State;
 
 #[cfg(test)]
 mod scenario;
-#[cfg(test)]
-mod seeded_bugs;

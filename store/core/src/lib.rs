@@ -36,6 +36,3 @@ pub mod watch;
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
-
-#[cfg(test)]
-mod seeded_bugs;

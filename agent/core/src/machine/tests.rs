@@ -1,8 +1,8 @@
 use super::model::{Bug, Node};
 use super::*;
-use crate::seeded_bugs::assert_noticed;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
+use seeded_bugs::assert_noticed;
 
 fn settle(node: &mut Node, steps: usize) {
     for _ in 0..steps {

@@ -2,7 +2,7 @@ use flate2::{Decompress, FlushDecompress};
 use proptest::prelude::*;
 
 use super::*;
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 /// What receiving in pieces may get wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,7 +1,7 @@
 use super::*;
-use crate::seeded_bugs::assert_noticed;
 use expect_test::expect;
 use proptest::prelude::*;
+use seeded_bugs::assert_noticed;
 
 fn labels(text: &str) -> BTreeMap<String, String> {
     text.split(',').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()

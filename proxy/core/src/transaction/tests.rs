@@ -11,7 +11,7 @@ use serde_json::{Value, from_value, json};
 
 use super::*;
 use crate::build;
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 /// What a transaction may leave out, or do for nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,8 +1,8 @@
 //! The rule against the heap itself.
 
 use super::winner;
-use crate::seeded_bugs::assert_noticed;
 use proptest::prelude::*;
+use seeded_bugs::assert_noticed;
 
 /// What a heap may do with equals.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::scenario::{node, pod, run};
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 fn load(cluster: &Cluster, name: &str) -> (usize, i64, i64) {
     let info = cluster.node(name).unwrap();

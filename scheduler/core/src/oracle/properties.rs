@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::scenario::{node, pod};
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 /// What a scheduler may get wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]

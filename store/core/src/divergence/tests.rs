@@ -3,13 +3,13 @@
 use super::*;
 use crate::machine::Machine;
 use crate::mvcc::{Revision, Values};
-use crate::seeded_bugs::assert_noticed;
 use crate::wire::command::Request;
 use crate::wire::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::wire::request_op::Request as Op;
 use crate::wire::{AlarmType, Command, Compare, Member, PutRequest, RequestOp, TxnRequest};
 use bytes::Bytes;
 use proptest::prelude::*;
+use seeded_bugs::assert_noticed;
 
 /// A disk on which every value reads the same.
 struct Constant(&'static str);

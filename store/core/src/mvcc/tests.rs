@@ -6,10 +6,10 @@ mod reading;
 mod txn;
 
 use super::*;
-use crate::seeded_bugs::assert_noticed;
 use crate::wire::command::Request;
 use crate::wire::{DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeMany, PutRequest, RangeRequest};
 use proptest::prelude::*;
+use seeded_bugs::assert_noticed;
 
 #[derive(Default)]
 struct Disk(BTreeMap<Revision, Bytes>);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 fn greeting() -> Greeting {
     let url = "https://a:2380".to_owned();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 const MS: u64 = 400;
 

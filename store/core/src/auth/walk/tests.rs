@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::machine::Machine;
 use crate::mvcc::{Answer, Revision, Values, in_range};
-use crate::seeded_bugs::assert_noticed;
 use crate::wire::*;
+use seeded_bugs::assert_noticed;
 
 const KEYS: u8 = 6;
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mvcc::in_range;
-use crate::seeded_bugs::assert_noticed;
+use seeded_bugs::assert_noticed;
 
 /// What an index may get wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]

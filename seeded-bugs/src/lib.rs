@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
 /// Asserts that a property fails with each of these bugs, on cases that are the same in every run.
-pub(crate) fn assert_noticed<B: Copy + Debug, S: Strategy>(
+///
+/// # Panics
+/// If it holds with one of them in all cases.
+pub fn assert_noticed<B: Copy + Debug, S: Strategy>(
     bugs: &[B],
     cases: &S,
     property: impl Fn(S::Value, Option<B>) -> Result<(), TestCaseError>,
