@@ -54,7 +54,15 @@ pub(crate) fn in_every_order(test: impl Fn() + Sync + Send + 'static) {
     {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
-        model.check(test);
+        let orders = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counted = orders.clone();
+        model.check(move || {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            test();
+        });
+        let orders = orders.load(std::sync::atomic::Ordering::Relaxed);
+        println!("{orders} orders");
+        assert!(orders > 1, "the threads have no choice");
     }
     #[cfg(not(feature = "loom"))]
     test();
