@@ -1,6 +1,6 @@
 //! The state on disk: RocksDB without a log of its own.
 //!
-//! Commands that are applied together are one WriteBatch that carries the applied index with the data, and
+//! Each command is one WriteBatch that carries the applied index with the data, and
 //! column families are flushed together: after a crash the state is that of some
 //! applied index, from which the raft log goes on.
 //!
@@ -10,7 +10,6 @@
 //!       they were at it.
 //!   S3  A snapshot replaces the state as a whole or not at all.
 
-mod batch;
 mod disk;
 mod folder;
 mod hash;
@@ -23,21 +22,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use prost::Message as _;
-use raft::eraftpb::{Entry, SnapshotMetadata};
+use raft::eraftpb::{ConfChange, Entry, SnapshotMetadata};
 use rocksdb::WriteBatch;
 use store_core::alarms::Alarms;
-use store_core::auth::Auth;
-use store_core::divergence::Votes;
+use store_core::auth::{Auth, TokenChange};
+use store_core::divergence::{Hash, Votes};
 use store_core::errors::RequestError;
-use store_core::machine::Machine;
+use store_core::machine::{Machine, command};
 use store_core::membership::Members;
-use store_core::mvcc::{Mvcc, Revision, Values};
+use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
 use store_core::wire::{BackupHeader, KeyValue};
 use store_shared::Pins;
 
-use batch::Batch;
-pub(crate) use batch::{Applied, Done};
-use disk::{APPLIED, COMPACTED, CONDEMNED, Damage, Disk, MEMBERS, META, REVISION, VOTES, position};
+use disk::{
+    ALARMS, APPLIED, AUTH, COMPACTED, CONDEMNED, Damage, Disk, LEASES, MEMBERS, META, REVISION, VOTES, lease_times,
+    position,
+};
 use folder::{Folder, Generation};
 pub(crate) use hash::{Hashed, Kept, Slice};
 pub(crate) use import::ImportState;
@@ -106,6 +106,24 @@ impl Room {
 
 /// A state that was received and loaded, and hasn't taken the other's place yet.
 pub(crate) struct Received(Current);
+
+/// What applying an entry did.
+pub(crate) struct Applied {
+    pub(crate) request_id: u64,
+    pub(crate) answer: Result<Answer, RequestError>,
+    pub(crate) revision: i64,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) granted: Vec<(i64, i64)>,
+    pub(crate) ended: Vec<i64>,
+    pub(crate) checkpoints: Vec<(i64, i64)>,
+    /// The members, if they changed.
+    pub(crate) members: Option<Members>,
+    /// The compacted revision before and after, if it moved.
+    pub(crate) compacted: Option<(i64, i64)>,
+    /// What raft must be told of it.
+    pub(crate) conf_change: Option<ConfChange>,
+    pub(crate) tokens: Option<TokenChange>,
+}
 
 impl State {
     /// Opens the state.
@@ -191,6 +209,11 @@ impl State {
         self.current.read().machine.members.clone()
     }
 
+    /// The hash of everything that was applied.
+    pub(crate) fn hash(&self) -> Hash {
+        self.current.read().machine.chain.hash()
+    }
+
     /// Makes sure that this state is never served again.
     pub(crate) fn condemn(&self) -> Result<(), StateError> {
         let disk = self.disk();
@@ -205,16 +228,73 @@ impl State {
         i64::try_from(self.current.read().disk.size()).unwrap_or(i64::MAX)
     }
 
-    /// Applies entries together: all of them are on disk and seen by readers, or none (S1, S2).
-    pub(crate) fn apply(&self, entries: &[Entry]) -> Result<Vec<Applied>, StateError> {
+    /// Applies one entry; `None` if it holds no command (S1, S2).
+    pub(crate) fn apply(&self, entry: &Entry) -> Result<Option<Applied>, StateError> {
+        let read = command(entry).map_err(|_| StateError::Damaged("a command can't be read"))?;
         let mut current = self.current.write();
         let Current { machine, disk } = &mut *current;
-        let mut batch = Batch::new(disk);
-        let applied = entries.iter().map(|entry| batch.apply(machine, entry)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(last) = entries.last() {
-            batch.write(machine, last)?;
+        let mut batch = WriteBatch::default();
+        let meta = disk.family(META);
+        let Some((command, conf_change)) = read else {
+            batch.put_cf(meta, APPLIED, position(entry.index, entry.term, machine.chain.hash()));
+            disk.write(batch)?;
+            return Ok(None);
+        };
+        let compacted = machine.mvcc.compacted();
+        let (writes, answer) = machine.apply(entry.index, &command, &**disk);
+        if answer == Err(RequestError::Disk) {
+            return Err(StateError::Damaged("a value that the index knows is missing"));
         }
-        Ok(applied)
+        batch.put_cf(meta, APPLIED, position(entry.index, entry.term, machine.chain.hash()));
+        for change in &writes.changes {
+            disk.put_change(&mut batch, change);
+        }
+        if !writes.changes.is_empty() {
+            batch.put_cf(meta, REVISION, machine.mvcc.revision().to_be_bytes());
+        }
+        for (id, ttl) in &writes.granted {
+            batch.put_cf(disk.family(LEASES), id.to_be_bytes(), lease_times(*ttl, 0));
+        }
+        for (id, remaining) in &writes.checkpoints {
+            let ttl = machine.mvcc.lease_ttl(*id).unwrap_or(0);
+            batch.put_cf(disk.family(LEASES), id.to_be_bytes(), lease_times(ttl, *remaining));
+        }
+        for id in &writes.ended {
+            batch.delete_cf(disk.family(LEASES), id.to_be_bytes());
+        }
+        if let Some(compacted) = writes.compacted {
+            batch.put_cf(meta, COMPACTED, compacted.to_be_bytes());
+        }
+        if let Some(members) = &writes.members {
+            batch.put_cf(meta, MEMBERS, members.encode_to_vec());
+        }
+        if let Some(alarms) = &writes.alarms {
+            batch.put_cf(meta, ALARMS, alarms.encode_to_vec());
+        }
+        if let Some(votes) = &writes.votes {
+            batch.put_cf(meta, VOTES, votes.encode_to_vec());
+        }
+        for (key, value) in &writes.auth {
+            match value {
+                Some(value) => batch.put_cf(disk.family(AUTH), key, value),
+                None => batch.delete_cf(disk.family(AUTH), key),
+            }
+        }
+        disk.write(batch)?;
+        Ok(Some(Applied {
+            request_id: command.request_id,
+            // A change that was refused is none to raft either.
+            conf_change: conf_change.filter(|_| answer.is_ok()),
+            answer,
+            revision: machine.mvcc.revision(),
+            members: writes.members.is_some().then(|| machine.members.clone()),
+            changes: writes.changes,
+            granted: writes.granted,
+            ended: writes.ended,
+            checkpoints: writes.checkpoints,
+            compacted: writes.compacted.map(|to| (compacted, to)),
+            tokens: writes.tokens,
+        }))
     }
 
     /// Deletes a slice of what compaction left behind; `false` once all is gone. What open reads began with waits.
