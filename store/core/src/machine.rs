@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raft::eraftpb::{ConfChange, Entry, EntryType};
 
 use crate::alarms::Alarms;
@@ -50,7 +51,8 @@ pub fn command(entry: &Entry) -> Result<Option<(Command, Option<ConfChange>)>, U
     if entry.data.is_empty() {
         return Ok(None);
     }
-    let decode = |bytes: &[u8]| Command::decode(bytes).map_err(|_| Unreadable);
+    // Values share the entry's memory.
+    let decode = |bytes: &Bytes| Command::decode(bytes.clone()).map_err(|_| Unreadable);
     match entry.get_entry_type() {
         EntryType::EntryNormal => Ok(Some((decode(&entry.data)?, None))),
         EntryType::EntryConfChange => {

@@ -196,7 +196,8 @@ impl Mvcc {
     }
 
     fn write_index(&mut self, at: Revision, kv: &KeyValue, value_bytes: u32) {
-        if let Some(old) = self.index.latest(&kv.key).copied() {
+        let version = Version { at, create: kv.create_revision, version: kv.version, lease: kv.lease, value_bytes };
+        if let Some(old) = self.index.push(&kv.key, version) {
             if let Some(lease) = self.leases.get_mut(&old.lease) {
                 lease.keys.remove(&kv.key);
             }
@@ -209,13 +210,12 @@ impl Mvcc {
         let bytes = version_bytes(kv.key.len(), value_bytes as usize);
         self.live.add(bytes);
         if let Some(lease) = self.leases.get_mut(&kv.lease) {
-            lease.keys.insert(kv.key.clone());
+            // Memory of its own, as in the index.
+            lease.keys.insert(Bytes::copy_from_slice(&kv.key));
         }
-        let version = Version { at, create: kv.create_revision, version: kv.version, lease: kv.lease, value_bytes };
         if version.is_deletion() {
             self.live.hide(bytes, at.main + 1, self.compacted);
         }
-        self.index.push(&kv.key, version);
     }
 
     /// Applies a command: what to write, and the answer.

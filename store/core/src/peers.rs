@@ -8,6 +8,7 @@
 //!   P1  What is decoded encodes to what was decoded from, or means the same: nothing is taken for something else.
 //!   P2  No bytes make decoding panic, or take memory beyond a multiple of their length.
 
+use bytes::Bytes;
 use prost::Message as _;
 use protobuf::Message as _;
 use raft::eraftpb::Message;
@@ -110,11 +111,15 @@ impl Frame {
     ///
     /// # Errors
     /// [`Unreadable`] says what is wrong.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    pub fn decode(bytes: &Bytes) -> Result<Self, Unreadable> {
         let (kind, rest) = bytes.split_first().ok_or(Unreadable::Empty)?;
         let time = || rest.try_into().map(u64::from_be_bytes).map_err(|_| Unreadable::Ping(rest.len()));
         match *kind {
-            RAFT => Ok(Self::Raft(Box::new(Message::parse_from_bytes(rest).map_err(Unreadable::Raft)?))),
+            // Entries share the frame's memory.
+            RAFT => {
+                let message = Message::parse_from_carllerche_bytes(&bytes.slice(1..)).map_err(Unreadable::Raft)?;
+                Ok(Self::Raft(Box::new(message)))
+            }
             QUESTION => Ok(Self::Question(PeerQuestion::decode(rest).map_err(Unreadable::Question)?)),
             ANSWER => Ok(Self::Answer(PeerAnswer::decode(rest).map_err(Unreadable::Question)?)),
             PING => Ok(Self::Ping(time()?)),

@@ -202,21 +202,18 @@ impl<S: Segments> Wal<S> {
     fn begin(&mut self) -> Result<(), S::Error> {
         self.written = 0;
         frame::push_record(&mut self.buffer, KIND_START, &pair(self.last.0, self.last.1));
-        let state = encode(&self.hard_state);
-        frame::push_record(&mut self.buffer, KIND_HARD_STATE, &state);
+        push_message(&mut self.buffer, KIND_HARD_STATE, &self.hard_state);
         self.flush(true)
     }
 
     /// Adds entries and state to what the next flush writes.
     pub fn push(&mut self, entries: &[Entry], hard_state: Option<&HardState>) {
         for entry in entries {
-            let payload = encode(entry);
-            frame::push_record(&mut self.buffer, KIND_ENTRY, &payload);
+            push_message(&mut self.buffer, KIND_ENTRY, entry);
             self.last = (entry.index, entry.term);
         }
         if let Some(hard_state) = hard_state {
-            let payload = encode(hard_state);
-            frame::push_record(&mut self.buffer, KIND_HARD_STATE, &payload);
+            push_message(&mut self.buffer, KIND_HARD_STATE, hard_state);
             self.hard_state = hard_state.clone();
         }
     }
@@ -302,9 +299,11 @@ fn end(log: &Log) -> (u64, u64) {
     (index, raft::Storage::term(log, index).unwrap_or(0))
 }
 
-fn encode(message: &impl protobuf::Message) -> Vec<u8> {
+fn push_message(buffer: &mut Vec<u8>, kind: u8, message: &impl protobuf::Message) {
+    let begin = frame::begin_record(buffer, kind);
     // Encoding to memory fails only for unset required fields, which proto3 doesn't have.
-    message.write_to_bytes().unwrap_or_default()
+    let _ = message.write_to_vec(buffer);
+    frame::end_record(buffer, begin);
 }
 
 /// Reads a segment's records (F1).

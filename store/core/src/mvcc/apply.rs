@@ -114,8 +114,8 @@ fn current(state: &Mvcc, key: &Bytes, writes: &Writes, values: &impl Values) -> 
 
 /// The key that a put takes value or lease from must be there before it changes anything (V2).
 fn check_previous(state: &Mvcc, request: &PutRequest) -> Result<(), RequestError> {
-    let exists = state.index.latest(&request.key).is_some_and(|v| !v.is_deletion());
-    if (request.ignore_value || request.ignore_lease) && !exists { Err(RequestError::KeyNotFound) } else { Ok(()) }
+    let exists = || state.index.latest(&request.key).is_some_and(|v| !v.is_deletion());
+    if (request.ignore_value || request.ignore_lease) && !exists() { Err(RequestError::KeyNotFound) } else { Ok(()) }
 }
 
 /// So must its lease.

@@ -148,29 +148,33 @@ impl Index {
         self.get(key)?.visible(revision)
     }
 
-    /// Adds a version; V3 is the caller's promise and checked here.
-    pub(super) fn push(&mut self, key: &Bytes, version: Version) {
+    /// Adds a version, and returns the newest before it; V3 is the caller's promise and checked here.
+    pub(super) fn push(&mut self, key: &[u8], version: Version) -> Option<Version> {
         let (mut block, mut at) = self.place(|k| k < key);
-        let found = self.blocks.get_mut(block).and_then(|entries| entries.get_mut(at)).filter(|e| e.key == *key);
-        let was_alive = match found {
+        let found = self.blocks.get_mut(block).and_then(|entries| entries.get_mut(at)).filter(|e| e.key == key);
+        let old = match found {
             Some(entry) => {
                 assert!(entry.newest.at < version.at, "V3: versions must ascend");
                 let old = std::mem::replace(&mut entry.newest, version);
                 entry.older.push(old);
-                !old.is_deletion()
+                Some(old)
             }
             None => {
                 (block, at) = self.make_room(block, at);
-                self.blocks[block].insert(at, Entry { key: key.clone(), newest: version, older: Vec::new() });
+                // Memory of its own: the key that comes may be a small part of all that a peer sent at once.
+                let key = Bytes::copy_from_slice(key);
                 if at == 0 {
                     self.firsts[block] = key.clone();
                 }
-                false
+                self.blocks[block].insert(at, Entry { key, newest: version, older: Vec::new() });
+                None
             }
         };
+        let was_alive = old.is_some_and(|old| !old.is_deletion());
         let is_alive = !version.is_deletion();
         self.alive[block] = self.alive[block] + u32::from(is_alive) - u32::from(was_alive);
         self.newest[block] = self.newest[block].max(version.at.main);
+        old
     }
 
     /// Sees to it that there is room for a key before what is at a place; returns where.

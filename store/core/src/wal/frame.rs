@@ -35,9 +35,22 @@ pub(super) struct Fault {
 
 /// Adds a record to a frame's content.
 pub(super) fn push_record(content: &mut Vec<u8>, kind: u8, payload: &[u8]) {
-    content.push(kind);
-    content.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    let begin = begin_record(content, kind);
     content.extend_from_slice(payload);
+    end_record(content, begin);
+}
+
+/// Begins a record, whose payload is added behind; returns where that begins, for [`end_record`].
+pub(super) fn begin_record(content: &mut Vec<u8>, kind: u8) -> usize {
+    content.push(kind);
+    content.extend_from_slice(&[0; RECORD_HEADER_BYTES - 1]);
+    content.len()
+}
+
+/// Ends a record whose payload begins there.
+pub(super) fn end_record(content: &mut [u8], begin: usize) {
+    let length = (content.len() - begin) as u32;
+    content[begin + 1 - RECORD_HEADER_BYTES..begin].copy_from_slice(&length.to_le_bytes());
 }
 
 /// The header of a frame at a place of a segment.

@@ -62,12 +62,14 @@ impl Links {
         new
     }
 
-    pub(crate) fn sent(&self, peer: u64, bytes: u64) {
-        self.sent.get_or_create(&to(peer)).inc_by(bytes);
+    /// Counts bytes that are sent to a peer.
+    pub(crate) fn sent(&self, peer: u64) -> Counter {
+        self.sent.get_or_create_owned(&to(peer))
     }
 
-    pub(crate) fn received(&self, peer: u64, bytes: u64) {
-        self.received.get_or_create(&label("From", &format!("{peer:x}"))).inc_by(bytes);
+    /// Counts bytes that are received from a peer.
+    pub(crate) fn received(&self, peer: u64) -> Counter {
+        self.received.get_or_create_owned(&label("From", &format!("{peer:x}")))
     }
 
     pub(crate) fn not_sent(&self, peer: u64) {

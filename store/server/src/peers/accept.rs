@@ -94,9 +94,10 @@ async fn receive(stream: impl AsyncRead + AsyncWrite + Unpin, peers: &Arc<Peers>
 async fn listen(stream: &mut (impl AsyncRead + Unpin), greeting: &Greeting, peers: &Arc<Peers>) -> std::io::Result<()> {
     let from = greeting.from;
     let slots = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let received = peers.engine.metrics.peers.received(from);
     loop {
         let (frame, bytes) = read_frame(stream).await?;
-        peers.engine.metrics.peers.received(from, bytes);
+        received.inc_by(bytes);
         match frame {
             Frame::Raft(message) if message.from == from && message.to == greeting.to && !is_snapshot(&message) => {
                 peers.engine.send(Input::Message(message));

@@ -103,6 +103,7 @@ impl Line {
     async fn forward(&self, mut stream: Connection, queue: &mut mpsc::Receiver<Frame>) -> std::io::Result<()> {
         let mut pings = tokio::time::interval(PING_EVERY);
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let sent = self.engine.metrics.peers.sent(self.greeting.to);
         loop {
             let frame = if pings.tick().now_or_never().is_some() {
                 Some(Frame::Ping(self.engine.metrics.peers.ping()))
@@ -120,8 +121,7 @@ impl Line {
                 }
             };
             let Some(frame) = frame else { return Ok(()) };
-            let bytes = write_frame(&mut stream, &frame).await?;
-            self.engine.metrics.peers.sent(self.greeting.to, bytes);
+            sent.inc_by(write_frame(&mut stream, &frame).await?);
         }
     }
 }

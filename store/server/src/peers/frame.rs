@@ -5,6 +5,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Larger than any message: entries come in batches of a MiB or alone, and a request is a few MiB at most.
 const FRAME_BYTES_MAX: usize = 64 << 20;
+/// Space that is made for what was announced, before it comes.
+const SPACE_BYTES_MAX: usize = 1 << 20;
 /// A greeting names one URL.
 const GREETING_BYTES_MAX: usize = 4096;
 
@@ -21,7 +23,7 @@ pub(crate) async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &
 
 /// Reads a frame, and its length.
 pub(crate) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(Frame, u64)> {
-    let bytes = read_bytes(stream, FRAME_BYTES_MAX).await?;
+    let bytes = read_bytes(stream, FRAME_BYTES_MAX).await?.into();
     Ok((Frame::decode(&bytes).map_err(wrong)?, bytes.len() as u64))
 }
 
@@ -67,8 +69,8 @@ pub(crate) async fn read_bytes(stream: &mut (impl AsyncRead + Unpin), limit: usi
 
 /// So many bytes.
 pub(crate) async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // Space grows with what really comes, not with what was announced.
+    // Beyond this, space grows with what really comes, not with what was announced.
+    let mut bytes = Vec::with_capacity(length.min(SPACE_BYTES_MAX));
     stream.take(length as u64).read_to_end(&mut bytes).await?;
     if bytes.len() < length { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
 }

@@ -90,7 +90,7 @@ async fn send(
     within(patience.step, write_frame(stream, &Frame::Raft(Box::new(message)))).await?;
     let bytes = send_files(stream, &copied.path, patience).await?;
     within(patience.load, stream.read_u8()).await?;
-    metrics.peers.sent(peer, bytes);
+    metrics.peers.sent(peer).inc_by(bytes);
     let peer = format!("{peer:x}");
     tracing::info!(peer, index = copied.metadata.index, bytes, took = ?begun.elapsed(), "sent a snapshot");
     Ok(())
