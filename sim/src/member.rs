@@ -13,7 +13,7 @@ use std::rc::Rc;
 use raft::eraftpb::{ConfChange, ConfState, HardState, Message};
 use store_core::lease::Lessor;
 use store_core::membership::Members;
-use store_core::replica::{Log, Reads, Replica, Timing, Watchdog};
+use store_core::replica::{Log, Proposals, Reads, Replica, Timing, Watchdog};
 use store_core::wal::Wal;
 use store_core::watch::Ring;
 
@@ -107,6 +107,7 @@ pub(crate) struct Running {
     collecting: bool,
     ticks: u64,
     reads: Reads<u64>,
+    proposals: Proposals<u64>,
     lessor: Lessor,
     disk: Watchdog,
     building: bool,
@@ -196,6 +197,7 @@ impl Member {
             collecting: true,
             ticks: 0,
             reads: Reads::default(),
+            proposals: Proposals::default(),
             lessor: Lessor::new(shared.limits.checkpoint_ms),
             disk: Watchdog::default(),
             building: false,

@@ -51,7 +51,7 @@ pub(super) fn outcomes(member: &Member, cause: &Cause) -> Vec<Outcome> {
     let mut outcomes = match cause {
         Cause::Time => time(member),
         Cause::Message(letter) => message(member, letter),
-        Cause::Propose(mark) => propose(member, &[*mark]),
+        Cause::Propose(marks) => propose(member, marks),
         Cause::Changed(..) => changed(member),
         Cause::Persisted(_) => commit(member),
         Cause::Read(_) | Cause::Applied(_) => Vec::new(),

@@ -89,7 +89,10 @@ fn event(event: &Event) -> String {
         Event::Input { cause, view } => {
             let cause = match cause {
                 Cause::Message(letter) => message(letter),
-                Cause::Propose(mark) => format!("{:08x}", mark.1),
+                Cause::Propose(marks) => {
+                    let sums: Vec<String> = marks.iter().map(|mark| format!("{:08x}", mark.1)).collect();
+                    sums.join(" ")
+                }
                 Cause::Changed(change, members) => format!("{change:?}, since then {members:?}"),
                 Cause::Read(context) => context.clone(),
                 Cause::Persisted(number) | Cause::Applied(number) => number.to_string(),

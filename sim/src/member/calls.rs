@@ -149,9 +149,8 @@ impl Running {
                 call.leaders = self.leaders;
                 call.stage = Stage::Proposed;
                 let command = Command { request_id: token, request: Some(request), ..Command::default() };
-                if self.replica.propose(command.encode_to_vec()).is_err() {
-                    self.pause(token, PROPOSE_PAUSE, shared);
-                }
+                self.proposals.add(command.encode_to_vec().into(), token);
+                self.propose_if_full(shared);
             }
             Want::Read(_) if shared.mutant == Some(Mutant::ReadAlone) && leader == self.id => {
                 self.may_read(token, shared);
@@ -170,6 +169,16 @@ impl Running {
                     shared.queue.after(ASK_MAX, Event::Retry(self.id, self.boot, token));
                 }
             },
+        }
+    }
+
+    /// What a call proposed was dropped: a write tries again, a promise isn't given.
+    pub(super) fn proposal_dropped(&mut self, token: u64, shared: &mut Shared) {
+        match self.calls.get(&token).map(|call| call.stage) {
+            Some(Stage::Proposed) => self.pause(token, PROPOSE_PAUSE, shared),
+            Some(Stage::Promised(_)) => self.renewed(token, None, shared),
+            // It gave up meanwhile.
+            _ => {}
         }
     }
 
@@ -198,9 +207,8 @@ impl Running {
                 let checkpoints = vec![LeaseCheckpoint { id: lease, remaining: 0 }];
                 let request = Some(Request::LeaseCheckpoint(LeaseCheckpointMany { checkpoints }));
                 let command = Command { request_id: token, request, by_member: true, ..Command::default() };
-                if self.replica.propose(command.encode_to_vec()).is_err() {
-                    self.renewed(token, None, shared);
-                }
+                self.proposals.add(command.encode_to_vec().into(), token);
+                self.propose_if_full(shared);
             }
         }
     }

@@ -36,7 +36,12 @@ impl Running {
 
     fn take(&mut self, input: Input, shared: &mut Shared) {
         match input {
-            Input::Message(message) => self.replica.receive(*message),
+            Input::Message(message) => {
+                if let Some(message) = self.proposals.take(&self.replica, *message) {
+                    self.replica.receive(message);
+                }
+                self.propose_if_full(shared);
+            }
             Input::Call(token) => self.go_on(token, shared),
             Input::Persisted(number) => {
                 self.disk.persisted(self.ticks, number);
@@ -110,6 +115,7 @@ impl Running {
             self.leave();
         }
         shared.queue.after(TICK * 1_000_000 / self.rate, Event::Tick(self.id, self.boot));
+        self.propose_gathered(shared);
         self.replica.tick();
         self.replica.stand_early(self.ticks);
         self.hand_over_if_stalled();
@@ -142,8 +148,23 @@ impl Running {
         }
     }
 
+    pub(super) fn propose_if_full(&mut self, shared: &mut Shared) {
+        if self.proposals.is_full() {
+            self.propose_gathered(shared);
+        }
+    }
+
+    fn propose_gathered(&mut self, shared: &mut Shared) {
+        for token in self.proposals.propose(&mut self.replica) {
+            self.proposal_dropped(token, shared);
+        }
+    }
+
     /// Carries out effects until there are none.
     fn carry_out(&mut self, shared: &mut Shared) {
+        if !self.disk.is_busy() {
+            self.propose_gathered(shared);
+        }
         let calls = &self.calls;
         self.reads.ask(self.ticks, &mut self.replica, |token| calls.contains_key(token));
         while let Some(step) = self.replica.poll() {

@@ -160,11 +160,24 @@ impl Running {
     fn obey(&mut self, order: ToState, shared: &mut Shared) {
         match order {
             ToState::Apply(entries) => {
+                // Together: watchers are told of all of them at once, and then each who waits.
+                let (mut changes, mut answers) = (Vec::new(), Vec::new());
                 for entry in &entries {
-                    self.apply(entry, shared);
-                    if self.failed.is_some() {
-                        return;
-                    }
+                    let Some(applied) = self.apply(entry, shared) else { continue };
+                    changes.extend(applied.changes);
+                    answers.push((applied.request_id, applied.answer, applied.revision));
+                }
+                if self.failed.is_some() {
+                    return;
+                }
+                let revision = answers.last().map(|(_, _, revision)| *revision);
+                if let Some(revision) = revision.filter(|_| !changes.is_empty()) {
+                    let kept = self.ring.kept().clone();
+                    self.ring.push(changes.into_iter().map(|change| Arc::new(Told::new(change, &kept))).collect());
+                    self.publish(revision, shared);
+                }
+                for (request_id, answer, revision) in answers {
+                    self.call_applied(request_id, answer, revision, shared);
                 }
                 let (index, _) = self.state.content.applied;
                 self.tell(Input::Applied(index), shared);
@@ -182,38 +195,39 @@ impl Running {
         }
     }
 
-    fn apply(&mut self, entry: &Entry, shared: &mut Shared) {
+    /// Applies an entry; `None` if it holds no command, or the state is damaged now or was before.
+    fn apply(&mut self, entry: &Entry, shared: &mut Shared) -> Option<Applied> {
+        if self.failed.is_some() {
+            return None;
+        }
         let applied = match self.state.apply(entry) {
             Ok(applied) => applied,
-            Err(fault) => return self.failed = Some(fault),
+            Err(fault) => {
+                self.failed = Some(fault);
+                return None;
+            }
         };
         shared.canon.applied(self.id, entry, &self.state, applied.as_ref(), shared.queue.now());
         if entry.index.is_multiple_of(CHECK_ENTRIES) {
             let hash = self.state.machine.chain.hash().to_vec();
             self.tell(Input::Vote { index: entry.index, hash }, shared);
         }
-        let Some(applied) = applied else { return };
+        let mut applied = applied?;
         self.collecting |= applied.compacted.is_some();
-        let Applied {
-            request_id, answer, revision, changes, granted, ended, checkpoints, members, conf_change, ..
-        } = applied;
-        if let Ok(Answer::Voted(wrong)) = &answer {
+        if let Ok(Answer::Voted(wrong)) = &applied.answer {
             assert!(wrong.is_empty(), "members {wrong:?} are found to be wrong");
         }
+        let granted = std::mem::take(&mut applied.granted);
+        let (ended, checkpoints) = (std::mem::take(&mut applied.ended), std::mem::take(&mut applied.checkpoints));
         if !(granted.is_empty() && ended.is_empty() && checkpoints.is_empty()) {
             self.tell(Input::Leases { granted, ended, checkpoints }, shared);
         }
-        if let Some(members) = members {
+        if let Some(members) = applied.members.take() {
             let removed = members.was_removed(self.id);
-            let change = conf_change.map(|change| (entry.index, Box::new(change)));
+            let change = applied.conf_change.take().map(|change| (entry.index, Box::new(change)));
             self.tell(Input::Members(change, removed), shared);
         }
-        if !changes.is_empty() {
-            let kept = self.ring.kept().clone();
-            self.ring.push(changes.into_iter().map(|change| Arc::new(Told::new(change, &kept))).collect());
-            self.publish(revision, shared);
-        }
-        self.call_applied(request_id, answer, revision, shared);
+        Some(applied)
     }
 
     /// A snapshot replaces the state; the owner waits for it.

@@ -24,6 +24,7 @@
 mod image;
 mod log;
 mod position;
+mod proposals;
 mod reads;
 mod recorder;
 #[cfg(test)]
@@ -32,13 +33,14 @@ mod watchdog;
 
 pub use image::{Image, Peer, Read};
 pub use log::Log;
+pub use proposals::{Proposals, ProposeError};
 pub use reads::Reads;
 pub use watchdog::Watchdog;
 
-use raft::eraftpb::{ConfChange, Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::eraftpb::{ConfChange, Entry, HardState, Message, MessageType, Snapshot};
 use raft::{Config, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole};
 
-use crate::trace::{Cause, Change, Letter, Mark, Members, hexadecimal};
+use crate::trace::{Cause, Change, Letter, Members, hexadecimal};
 
 /// What a member needs to know of its timing, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,14 +148,6 @@ pub struct Step {
     /// The new leader (0: none), if it or its term changed, and whether it is this member. What was sent to the one
     /// before may be lost: a leader that was elected again needn't know of it.
     pub leader: Option<(u64, bool)>,
-}
-
-/// Why a proposal didn't go into the log. It was certainly not made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Nobody leads, or too much is waiting for commit.
-    #[error("the proposal was dropped")]
-    Dropped,
 }
 
 impl Replica {
@@ -264,33 +258,6 @@ impl Replica {
         let log = &self.node.raft.raft_log;
         let is_behind = || !self.is_leader() && log.persisted < log.last_index();
         self.installing.is_some() || is_behind() && self.conf_state().voters == [self.id()]
-    }
-
-    /// Puts a command into the log, or on its way to the leader's.
-    ///
-    /// # Errors
-    /// [`ProposeError::Dropped`]: nobody leads or the log is full of uncommitted entries.
-    pub fn propose(&mut self, command: Vec<u8>) -> Result<(), ProposeError> {
-        let mark = self.is_recorded().then(|| Mark::new(0, EntryType::EntryNormal, &command, &[]));
-        self.node.propose(Vec::new(), command).map_err(|_| ProposeError::Dropped)?;
-        if let Some(mark) = mark {
-            self.note_change(|| Cause::Propose(mark));
-        }
-        Ok(())
-    }
-
-    /// Puts a change of members into the log, as the leader. Its context is the command it goes with.
-    ///
-    /// # Errors
-    /// [`ProposeError::Dropped`]: this member doesn't lead, or an earlier change isn't applied yet.
-    pub fn propose_members(&mut self, change: &ConfChange) -> Result<(), ProposeError> {
-        // raft-rs would put an empty entry into its place without a word.
-        if !self.is_leader() || self.node.raft.has_pending_conf() {
-            return Err(ProposeError::Dropped);
-        }
-        self.node.propose_conf_change(Vec::new(), change.clone()).map_err(|_| ProposeError::Dropped)?;
-        self.note_change(|| Cause::Propose(Mark::from(change)));
-        Ok(())
     }
 
     /// The change of members at the index was applied to the state. Comes before [`Replica::applied`] of its index.

@@ -67,8 +67,8 @@ pub enum Cause {
     Time,
     /// A message came.
     Message(Letter),
-    /// A client's command, or a change of members.
-    Propose(Mark),
+    /// Clients' commands, or a change of members.
+    Propose(Vec<Mark>),
     /// A change of members was applied, and who votes since.
     Changed(Change, Members),
     /// A read asks for its index.

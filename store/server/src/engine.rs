@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::eraftpb::{ConfChange, ConfState, Message};
 use store_core::auth::tokens::Tokens;
@@ -77,7 +78,7 @@ pub(crate) enum Input {
     Queued(Box<Input>),
     Message(Box<Message>),
     Propose {
-        command: Vec<u8>,
+        command: Bytes,
         dropped: oneshot::Sender<()>,
     },
     ProposeMembers {
@@ -350,6 +351,16 @@ impl Engine {
 
     pub(crate) fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
+    }
+
+    /// Who leads, and how far the log is.
+    pub(crate) fn position_now(&self) -> Position {
+        *self.position.borrow()
+    }
+
+    /// Whether this member only learns, and doesn't vote yet.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.members.borrow().get(self.id).is_some_and(|member| member.is_learner)
     }
 
     /// Tells of each new revision.

@@ -6,6 +6,7 @@ use raft::Storage as _;
 use raft::eraftpb::{ConfChangeType, ConfState, EntryType};
 use std::collections::VecDeque;
 
+mod proposals;
 mod raft_rs;
 
 struct Member {

@@ -27,6 +27,12 @@ impl Watchdog {
         self.since = tick;
     }
 
+    /// Whether the disk is at work.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.handed_out != self.persisted
+    }
+
     /// For how many ticks the disk has made no progress with what waits for it.
     #[must_use]
     pub fn stalled_for(&self, tick: u64) -> u64 {
@@ -42,12 +48,15 @@ mod tests {
     fn only_a_disk_that_owes_something_and_makes_no_progress_is_stalled() {
         let mut dog = Watchdog::default();
         assert_eq!(dog.stalled_for(100), 0, "nothing was asked of it");
+        assert!(!dog.is_busy());
         dog.handed_out(100, 1);
         dog.handed_out(105, 2);
         assert_eq!(dog.stalled_for(110), 10, "the first waits longest");
         dog.persisted(111, 1);
+        assert!(dog.is_busy());
         assert_eq!(dog.stalled_for(115), 4, "slow isn't stalled");
         dog.persisted(116, 2);
         assert_eq!(dog.stalled_for(1000), 0);
+        assert!(!dog.is_busy());
     }
 }

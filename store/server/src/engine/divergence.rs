@@ -37,7 +37,7 @@ impl Engine {
         let command = Command { request: Some(Request::Vote(vote)), by_member: true, ..Command::default() };
         // One that is dropped is made up for by the next.
         let (dropped, _) = oneshot::channel();
-        self.send(Input::Propose { command: command.encode_to_vec(), dropped });
+        self.send(Input::Propose { command: command.encode_to_vec().into(), dropped });
     }
 
     /// Members were found to be wrong.

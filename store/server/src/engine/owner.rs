@@ -9,7 +9,7 @@ use raft::eraftpb::{ConfChange, HardState};
 use store_core::errors::RequestError;
 use store_core::lease::{Lessor, Renewal};
 use store_core::membership::Members;
-use store_core::replica::{Reads, Replica, Retention, Step, Watchdog};
+use store_core::replica::{Proposals, Reads, Replica, Retention, Step, Watchdog};
 use store_core::wire::{AlarmType, Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,8 @@ pub(super) struct Owner {
     ticks: u64,
     begun: Instant,
     reads: Reads<Reader>,
+    /// What has come since effects were carried out last; each is told if it is dropped.
+    proposals: Proposals<oneshot::Sender<()>>,
     lessor: Lessor,
     disk: Watchdog,
     /// What leases are given when another leads: nobody could renew meanwhile.
@@ -91,6 +93,7 @@ impl Owner {
             ticks: 0,
             begun: Instant::now(),
             reads: Reads::default(),
+            proposals: Proposals::default(),
             lessor: Lessor::new(milliseconds(lease_checkpoints)),
             disk: Watchdog::default(),
             grace: election_timeout,
@@ -149,11 +152,15 @@ impl Owner {
                 self.engine.queued.leave();
                 return self.take(*inner);
             }
-            Input::Message(message) => self.replica.receive(*message),
-            Input::Propose { command, dropped } => {
-                if self.replica.propose(command).is_err() {
-                    let _ = dropped.send(());
+            Input::Message(message) => {
+                if let Some(message) = self.proposals.take(&self.replica, *message) {
+                    self.replica.receive(message);
                 }
+                self.propose_if_full();
+            }
+            Input::Propose { command, dropped } => {
+                self.proposals.add(command, dropped);
+                self.propose_if_full();
             }
             Input::ProposeMembers { change, dropped } => {
                 if self.replica.propose_members(&change).is_err() {
@@ -262,6 +269,8 @@ impl Owner {
         if let Some(why) = self.engine.state.damage() {
             return self.take(Input::Failed(why.to_owned()));
         }
+        // Nobody waits for a disk that hangs: the others may commit without it.
+        self.propose_gathered();
         self.replica.tick();
         self.replica.stand_early(self.ticks);
         self.hand_over_if_stalled();
@@ -318,8 +327,25 @@ impl Owner {
         milliseconds(self.begun.elapsed())
     }
 
+    fn propose_if_full(&mut self) {
+        if self.proposals.is_full() {
+            self.propose_gathered();
+        }
+    }
+
+    fn propose_gathered(&mut self) {
+        for dropped in self.proposals.propose(&mut self.replica) {
+            // The client may have gone.
+            let _ = dropped.send(());
+        }
+    }
+
     /// Carries out effects until there are none.
     fn carry_out(&mut self) {
+        // While the disk is at work what comes gathers, to be sent and written together.
+        if !self.disk.is_busy() {
+            self.propose_gathered();
+        }
         self.reads.ask(self.ticks, &mut self.replica, |reader| !reader.is_closed());
         while let Some(step) = self.replica.poll() {
             if !self.trace() {

@@ -54,7 +54,7 @@ impl Engine {
         if is_over && !self.state.alarms().is_raised_for(self.id, AlarmType::Nospace) {
             // Whether it went into the log is seen after the next entries.
             let (dropped, _) = oneshot::channel();
-            self.send(Input::Propose { command: self.no_space().encode_to_vec(), dropped });
+            self.send(Input::Propose { command: self.no_space().encode_to_vec().into(), dropped });
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use prost::Message as _;
 use store_core::auth::Asker;
 use store_core::errors::RequestError;
@@ -45,7 +46,7 @@ impl Engine {
         asker.sign(&mut command);
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
         command.request_id = request_id;
-        let encoded = command.encode_to_vec();
+        let encoded = Bytes::from(command.encode_to_vec());
         let bytes = u32::try_from(encoded.len()).map_err(|_| RequestError::TooLarge)?;
         // Who would have to wait is told at once: proposals wait for disks, and more of them help nobody.
         let _bytes = self.waiting_bytes.try_acquire_many(bytes).map_err(|_| RequestError::Busy)?;
@@ -105,6 +106,9 @@ impl Engine {
     }
 
     pub(super) async fn wait_for_leader(&self, deadline: tokio::time::Instant) -> Result<(), RequestError> {
+        if self.position_now().leader != 0 {
+            return Ok(());
+        }
         let mut position = self.position.subscribe();
         let found = tokio::time::timeout_at(deadline, position.wait_for(|p| p.leader != 0)).await;
         match found {
