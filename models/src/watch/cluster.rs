@@ -91,12 +91,13 @@ impl Cluster {
 
     fn member_actions(&self, state: &State, at: usize, actions: &mut Vec<Action>) {
         let member = &state.members[at];
+        // Entries are applied together, however many: one by one, and told of whenever that may be.
+        if member.applied < state.log.len() && !matches!(member.next, Next::Restart(_)) {
+            actions.push(Action::Apply(at));
+        }
         if member.next != Next::Entry {
             actions.push(Action::Publish(at));
             return;
-        }
-        if member.applied < state.log.len() {
-            actions.push(Action::Apply(at));
         }
         if member.may_collect() {
             actions.push(Action::Collect(at));

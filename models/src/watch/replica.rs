@@ -1,7 +1,8 @@
 //! A member: the production state machine and ring, and what the state thread does around them.
 //!
-//! After `store/server/src/engine/apply.rs`: an entry is applied to memory and disk, then its changes go into the ring, then
-//! the revision is published; between entries it collects what compaction left, and a snapshot replaces the state, then the ring.
+//! After `store/server/src/engine/apply.rs`: entries are applied together to memory and disk, then their changes go into the
+//! ring, then the revision is published; between such it collects what compaction left, and a snapshot replaces the state,
+//! then the ring. Here what is applied together is seen entry by entry, which readers of the program don't see.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -19,9 +20,9 @@ use super::stream::Mutant;
 /// What the state thread does next.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Next {
-    /// Another entry.
+    /// More entries, or nothing.
     Entry,
-    /// Publishes changes up to a revision.
+    /// Publishes changes up to a revision, unless more entries belong to them.
     Publish(Vec<Change>, i64),
     /// Forgets everything recent: the state is another's, at a revision.
     Restart(i64),
@@ -104,7 +105,12 @@ impl Replica {
             if mutant == Some(Mutant::PublishFirst) {
                 self.published = mvcc.revision();
             }
-            self.next = Next::Publish(writes.changes, mvcc.revision());
+            let mut changes = match std::mem::replace(&mut self.next, Next::Entry) {
+                Next::Publish(before, _) => before,
+                Next::Entry | Next::Restart(_) => Vec::new(),
+            };
+            changes.extend(writes.changes);
+            self.next = Next::Publish(changes, mvcc.revision());
         }
         self.mvcc = Arc::new(mvcc);
     }

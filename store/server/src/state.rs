@@ -1,6 +1,6 @@
 //! The state on disk: RocksDB without a log of its own.
 //!
-//! Each command is one WriteBatch that carries the applied index with the data, and
+//! Commands that are applied together are one WriteBatch that carries the applied index with the data, and
 //! column families are flushed together: after a crash the state is that of some
 //! applied index, from which the raft log goes on.
 //!
@@ -10,6 +10,7 @@
 //!       they were at it.
 //!   S3  A snapshot replaces the state as a whole or not at all.
 
+mod batch;
 mod disk;
 mod folder;
 mod hash;
@@ -18,26 +19,26 @@ mod reads;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use prost::Message as _;
-use raft::eraftpb::{ConfChange, Entry, SnapshotMetadata};
+use raft::eraftpb::{Entry, SnapshotMetadata};
 use rocksdb::WriteBatch;
 use store_core::alarms::Alarms;
-use store_core::auth::{Auth, TokenChange};
-use store_core::divergence::{Hash, Votes};
+use store_core::auth::Auth;
+use store_core::divergence::Votes;
 use store_core::errors::RequestError;
-use store_core::machine::{Machine, command};
+use store_core::machine::Machine;
 use store_core::membership::Members;
-use store_core::mvcc::{Answer, Change, Mvcc, Revision, Values};
+use store_core::mvcc::{Mvcc, Revision, Values};
 use store_core::wire::{BackupHeader, KeyValue};
 use store_shared::Pins;
 
-use disk::{
-    ALARMS, APPLIED, AUTH, COMPACTED, CONDEMNED, Damage, Disk, LEASES, MEMBERS, META, REVISION, VOTES, lease_times,
-    position,
-};
+use batch::Batch;
+pub(crate) use batch::{Applied, Done};
+use disk::{APPLIED, COMPACTED, CONDEMNED, Damage, Disk, MEMBERS, META, REVISION, VOTES, position};
 use folder::{Folder, Generation};
 pub(crate) use hash::{Hashed, Kept, Slice};
 pub(crate) use import::ImportState;
@@ -91,6 +92,9 @@ struct Current {
 pub(crate) struct State {
     folder: Folder,
     current: RwLock<Current>,
+    /// Of `current`, whose writer changes them: for who must not wait for it.
+    auth: RwLock<Arc<Auth>>,
+    live_bytes: AtomicU64,
     damage: Damage,
     pins: Pins,
 }
@@ -107,24 +111,6 @@ impl Room {
 /// A state that was received and loaded, and hasn't taken the other's place yet.
 pub(crate) struct Received(Current);
 
-/// What applying an entry did.
-pub(crate) struct Applied {
-    pub(crate) request_id: u64,
-    pub(crate) answer: Result<Answer, RequestError>,
-    pub(crate) revision: i64,
-    pub(crate) changes: Vec<Change>,
-    pub(crate) granted: Vec<(i64, i64)>,
-    pub(crate) ended: Vec<i64>,
-    pub(crate) checkpoints: Vec<(i64, i64)>,
-    /// The members, if they changed.
-    pub(crate) members: Option<Members>,
-    /// The compacted revision before and after, if it moved.
-    pub(crate) compacted: Option<(i64, i64)>,
-    /// What raft must be told of it.
-    pub(crate) conf_change: Option<ConfChange>,
-    pub(crate) tokens: Option<TokenChange>,
-}
-
 impl State {
     /// Opens the state.
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
@@ -135,8 +121,9 @@ impl State {
             return Err(StateError::Diverged);
         }
         let machine = disk.load()?;
+        let (auth, live_bytes) = (RwLock::new(machine.auth.clone()), machine.mvcc.live_bytes().into());
         let current = RwLock::new(Current { machine, disk: Arc::new(disk) });
-        Ok(Self { folder, current, damage, pins: Pins::default() })
+        Ok(Self { folder, current, auth, live_bytes, damage, pins: Pins::default() })
     }
 
     /// What was found to be unreadable: the member must stop.
@@ -189,9 +176,14 @@ impl State {
         (RwLockReadGuard::map(current, |current| &current.machine.mvcc), auth)
     }
 
-    /// Users and roles. Not for who holds the state: asking twice for what a writer waits for ends nowhere.
+    /// Users and roles, as far as they are applied. Asked for by every request: nobody waits for a writer.
     pub(crate) fn auth(&self) -> Arc<Auth> {
-        self.current.read().machine.auth.clone()
+        self.auth.read().clone()
+    }
+
+    /// What keys, values and leases take, as far as it is applied.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
     }
 
     /// The alarms that are raised.
@@ -209,11 +201,6 @@ impl State {
         self.current.read().machine.members.clone()
     }
 
-    /// The hash of everything that was applied.
-    pub(crate) fn hash(&self) -> Hash {
-        self.current.read().machine.chain.hash()
-    }
-
     /// Makes sure that this state is never served again.
     pub(crate) fn condemn(&self) -> Result<(), StateError> {
         let disk = self.disk();
@@ -228,73 +215,25 @@ impl State {
         i64::try_from(self.current.read().disk.size()).unwrap_or(i64::MAX)
     }
 
-    /// Applies one entry; `None` if it holds no command (S1, S2).
-    pub(crate) fn apply(&self, entry: &Entry) -> Result<Option<Applied>, StateError> {
-        let read = command(entry).map_err(|_| StateError::Damaged("a command can't be read"))?;
+    /// Applies entries together: all of them are on disk and seen by readers, or none (S1, S2).
+    pub(crate) fn apply(&self, entries: &[Entry]) -> Result<Vec<Applied>, StateError> {
         let mut current = self.current.write();
         let Current { machine, disk } = &mut *current;
-        let mut batch = WriteBatch::default();
-        let meta = disk.family(META);
-        let Some((command, conf_change)) = read else {
-            batch.put_cf(meta, APPLIED, position(entry.index, entry.term, machine.chain.hash()));
-            disk.write(batch)?;
-            return Ok(None);
-        };
-        let compacted = machine.mvcc.compacted();
-        let (writes, answer) = machine.apply(entry.index, &command, &**disk);
-        if answer == Err(RequestError::Disk) {
-            return Err(StateError::Damaged("a value that the index knows is missing"));
+        let mut batch = Batch::new(disk);
+        let applied = entries.iter().map(|entry| batch.apply(machine, entry)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(last) = entries.last() {
+            batch.write(machine, last)?;
         }
-        batch.put_cf(meta, APPLIED, position(entry.index, entry.term, machine.chain.hash()));
-        for change in &writes.changes {
-            disk.put_change(&mut batch, change);
+        self.show(machine);
+        Ok(applied)
+    }
+
+    /// Shows what of the state is known without its lock.
+    fn show(&self, machine: &Machine) {
+        if !Arc::ptr_eq(&self.auth.read(), &machine.auth) {
+            *self.auth.write() = machine.auth.clone();
         }
-        if !writes.changes.is_empty() {
-            batch.put_cf(meta, REVISION, machine.mvcc.revision().to_be_bytes());
-        }
-        for (id, ttl) in &writes.granted {
-            batch.put_cf(disk.family(LEASES), id.to_be_bytes(), lease_times(*ttl, 0));
-        }
-        for (id, remaining) in &writes.checkpoints {
-            let ttl = machine.mvcc.lease_ttl(*id).unwrap_or(0);
-            batch.put_cf(disk.family(LEASES), id.to_be_bytes(), lease_times(ttl, *remaining));
-        }
-        for id in &writes.ended {
-            batch.delete_cf(disk.family(LEASES), id.to_be_bytes());
-        }
-        if let Some(compacted) = writes.compacted {
-            batch.put_cf(meta, COMPACTED, compacted.to_be_bytes());
-        }
-        if let Some(members) = &writes.members {
-            batch.put_cf(meta, MEMBERS, members.encode_to_vec());
-        }
-        if let Some(alarms) = &writes.alarms {
-            batch.put_cf(meta, ALARMS, alarms.encode_to_vec());
-        }
-        if let Some(votes) = &writes.votes {
-            batch.put_cf(meta, VOTES, votes.encode_to_vec());
-        }
-        for (key, value) in &writes.auth {
-            match value {
-                Some(value) => batch.put_cf(disk.family(AUTH), key, value),
-                None => batch.delete_cf(disk.family(AUTH), key),
-            }
-        }
-        disk.write(batch)?;
-        Ok(Some(Applied {
-            request_id: command.request_id,
-            // A change that was refused is none to raft either.
-            conf_change: conf_change.filter(|_| answer.is_ok()),
-            answer,
-            revision: machine.mvcc.revision(),
-            members: writes.members.is_some().then(|| machine.members.clone()),
-            changes: writes.changes,
-            granted: writes.granted,
-            ended: writes.ended,
-            checkpoints: writes.checkpoints,
-            compacted: writes.compacted.map(|to| (compacted, to)),
-            tokens: writes.tokens,
-        }))
+        self.live_bytes.store(machine.mvcc.live_bytes(), Ordering::Relaxed);
     }
 
     /// Deletes a slice of what compaction left behind; `false` once all is gone. What open reads began with waits.
@@ -312,6 +251,7 @@ impl State {
             }
             current.disk.write(batch)?;
         }
+        self.show(&current.machine);
         Ok(more)
     }
 
@@ -395,6 +335,7 @@ impl State {
         self.folder.switch_to(&new.disk.generation)?;
         new.disk.generation.keep();
         let old = std::mem::replace(&mut *current, new);
+        self.show(&current.machine);
         old.disk.generation.replace();
         Ok(())
     }

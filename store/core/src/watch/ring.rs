@@ -109,7 +109,7 @@ impl Ring {
         Self { changes: VecDeque::new(), bytes: 0, changes_max, floor, kept: Arc::default() }
     }
 
-    /// Takes the changes of the next revision; the oldest go.
+    /// Takes the changes of the next revisions, whole ones; the oldest go.
     pub fn push(&mut self, changes: Vec<Arc<Told>>) {
         for told in changes {
             self.bytes += told.cost();

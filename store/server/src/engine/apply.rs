@@ -12,7 +12,7 @@ use store_core::mvcc::Answer;
 
 use super::{Copied, Engine, Input};
 use crate::metrics::Metrics;
-use crate::state::{Applied, Kept, Received, StateError};
+use crate::state::{Done, Kept, Received, StateError};
 
 /// What the state thread is given.
 pub(super) enum ToState {
@@ -29,6 +29,9 @@ pub(super) enum ToState {
 /// Entries and bytes after which the state is made durable, so that the log can be cut.
 const FLUSH_ENTRIES: u64 = 20_000;
 const FLUSH_BYTES: usize = 24 << 20;
+/// Entries and about as many bytes that are applied together: readers wait for so long.
+const TOGETHER_ENTRIES: usize = 64;
+const TOGETHER_BYTES: usize = 1 << 20;
 /// A batch that takes longer to apply is counted as slow, as in etcd.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// Pause between slices of collection while nothing else is to do.
@@ -82,10 +85,10 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
         match next {
             ToState::Apply(list) => {
                 let (last, begun) = (list.last().map(|e| e.index), Instant::now());
-                for entry in &list {
-                    entries += 1;
-                    bytes += entry.data.len();
-                    if let Some(compacted) = apply(engine, entry)? {
+                for some in together(&list) {
+                    entries += some.len() as u64;
+                    bytes += bytes_of(some);
+                    if let Some(compacted) = apply(engine, some)? {
                         collecting = true;
                         kept = Some(Kept::of(compacted));
                     }
@@ -136,15 +139,15 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
     }
 }
 
-fn count(metrics: &Metrics, applied: &Applied) {
-    match &applied.answer {
+fn count(metrics: &Metrics, done: &Done) {
+    match &done.answer {
         Ok(Answer::Put(_)) => metrics.puts.inc(),
         Ok(Answer::DeleteRange(_)) => metrics.deletes.inc(),
         Ok(Answer::Txn(_)) => metrics.txns.inc(),
         _ => 0,
     };
-    metrics.leases_granted.inc_by(applied.granted.len() as u64);
-    metrics.leases_ended.inc_by(applied.ended.len() as u64);
+    metrics.leases_granted.inc_by(done.granted.len() as u64);
+    metrics.leases_ended.inc_by(done.ended.len() as u64);
 }
 
 fn copy(engine: &Arc<Engine>) -> Result<Arc<Copied>, StateError> {
@@ -162,30 +165,80 @@ fn collect(engine: &Engine) -> Result<bool, StateError> {
     Ok(more)
 }
 
-/// Applies an entry; returns from where to where it moved the compacted revision.
-fn apply(engine: &Arc<Engine>, entry: &Entry) -> Result<Option<(i64, i64)>, StateError> {
+fn bytes_of(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.data.len()).sum()
+}
+
+/// Parts of a list, each to be applied together.
+fn together(mut list: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += entry.data.len();
+            bytes <= TOGETHER_BYTES
+        };
+        // One that is larger goes alone.
+        let count = list.iter().take(TOGETHER_ENTRIES).take_while(fits).count().max(1);
+        let (some, rest) = list.split_at_checked(count)?;
+        list = rest;
+        Some(some)
+    })
+}
+
+/// Applies entries, tells watchers, then answers; returns from where to where they moved the compacted revision.
+fn apply(engine: &Arc<Engine>, entries: &[Entry]) -> Result<Option<(i64, i64)>, StateError> {
     let begun = Instant::now();
-    let applied = engine.state.apply(entry)?;
-    engine.vote(entry.index);
-    let Some(applied) = applied else { return Ok(None) };
-    if let Ok(Answer::Voted(wrong)) = &applied.answer {
-        engine.judge(wrong)?;
+    let (mut changes, mut answers) = (Vec::new(), Vec::with_capacity(entries.len()));
+    let (mut revision, mut compacted) = (0, None);
+    for applied in engine.state.apply(entries)? {
+        engine.vote(applied.index, applied.hash);
+        let Some(mut done) = applied.done else { continue };
+        if let Ok(Answer::Voted(wrong)) = &done.answer {
+            engine.judge(wrong)?;
+        }
+        count(&engine.metrics, &done);
+        tell(engine, applied.index, &mut done);
+        changes.append(&mut done.changes);
+        revision = done.revision;
+        compacted = done.compacted.or(compacted);
+        answers.push((done.request_id, done.answer.map(|answer| (answer, done.revision))));
     }
-    count(&engine.metrics, &applied);
-    if let Some(change) = applied.tokens {
+    if !changes.is_empty() {
+        engine.publish(changes, revision);
+    }
+    for (request_id, outcome) in answers {
+        engine.answer(request_id, outcome, begun.elapsed());
+    }
+    Ok(compacted)
+}
+
+/// Tells the owner, and who gives out tokens, what a command changed for them.
+fn tell(engine: &Engine, index: u64, done: &mut Done) {
+    if let Some(change) = done.tokens.take() {
         engine.change_tokens(change);
     }
-    let Applied { granted, ended, checkpoints, .. } = applied;
+    let granted = std::mem::take(&mut done.granted);
+    let (ended, checkpoints) = (std::mem::take(&mut done.ended), std::mem::take(&mut done.checkpoints));
     if !(granted.is_empty() && ended.is_empty() && checkpoints.is_empty()) {
         engine.tell(Input::Leases { granted, ended, checkpoints });
     }
-    if let Some(members) = applied.members {
-        let change = applied.conf_change.map(|change| (entry.index, Box::new(change)));
+    if let Some(members) = done.members.take() {
+        let change = done.conf_change.take().map(|change| (index, Box::new(change)));
         engine.tell(Input::Members { change, members: Box::new(members) });
     }
-    if !applied.changes.is_empty() {
-        engine.publish(applied.changes, applied.revision);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_applied_in_parts_of_bounded_size() {
+        let entry = |bytes: usize| Entry { data: vec![0; bytes].into(), ..Entry::default() };
+        let counts = |list: &[Entry]| together(list).map(<[Entry]>::len).collect::<Vec<_>>();
+        assert_eq!(counts(&[]), [0; 0]);
+        assert_eq!(counts(&vec![entry(100); 2 * TOGETHER_ENTRIES + 1]), [TOGETHER_ENTRIES, TOGETHER_ENTRIES, 1]);
+        let (half, large) = (TOGETHER_BYTES / 2, TOGETHER_BYTES + 1);
+        assert_eq!(counts(&[entry(half), entry(half), entry(half), entry(large), entry(1)]), [2, 1, 1, 1]);
     }
-    engine.answer(applied.request_id, applied.answer.map(|answer| (answer, applied.revision)), begun.elapsed());
-    Ok(applied.compacted)
 }

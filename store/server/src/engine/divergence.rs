@@ -11,10 +11,10 @@ use super::{Engine, Input};
 use crate::state::{Kept, Slice, StateError};
 
 impl Engine {
-    /// An entry was applied, and no other since.
-    pub(super) fn vote(&self, index: u64) {
+    /// An entry was applied, with which all hashes to this.
+    pub(super) fn vote(&self, index: u64, hash: Hash) {
         if index.is_multiple_of(CHECK_ENTRIES) {
-            self.say(index, self.state.hash(), false);
+            self.say(index, hash, false);
         }
     }
 

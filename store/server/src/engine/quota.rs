@@ -19,7 +19,7 @@ use super::{Engine, Input};
 impl Engine {
     /// Bytes that may be live here, and that are.
     fn room(&self) -> Option<(u64, u64)> {
-        Some((self.quota?, self.state.read().live_bytes()))
+        Some((self.quota?, self.state.live_bytes()))
     }
 
     fn no_space(&self) -> Command {

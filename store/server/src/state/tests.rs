@@ -1,10 +1,11 @@
 use store_core::auth::{Access, Asker};
+use store_core::mvcc::Answer;
 use store_core::wire::auth_change::Change as AuthRequest;
 use store_core::wire::command::Request;
 use store_core::wire::{
     AuthChange, AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-    AuthUserDeleteRequest, AuthUserGrantRoleRequest, CompactionRequest, Permission, PutRequest, RangeRequest,
-    TokenAssign,
+    AuthUserDeleteRequest, AuthUserGrantRoleRequest, CompactionRequest, LeaseGrantRequest, Permission, PutRequest,
+    RangeRequest, TokenAssign,
 };
 use tempfile::TempDir;
 
@@ -25,12 +26,12 @@ impl Member {
         Self { dir, state, index: 0 }
     }
 
-    fn run(&mut self, asker: &Asker, request: Request) -> Applied {
+    fn run(&mut self, asker: &Asker, request: Request) -> Done {
         self.index += 1;
         run(&self.state, self.index, asker, request)
     }
 
-    fn change(&mut self, change: AuthRequest) -> Applied {
+    fn change(&mut self, change: AuthRequest) -> Done {
         let applied = self.run(&Asker::Member, Request::Auth(AuthChange { change: Some(change) }));
         assert!(applied.answer.is_ok(), "{:?}", applied.answer);
         applied
@@ -60,12 +61,15 @@ impl Member {
     }
 }
 
-fn run(state: &State, index: u64, asker: &Asker, request: Request) -> Applied {
+fn entry(index: u64, asker: &Asker, request: Request) -> Entry {
     let mut command = Command { request: Some(request), ..Command::default() };
     asker.sign(&mut command);
-    let data = command.encode_to_vec().into();
-    let entry = Entry { index, term: 1, data, ..Entry::default() };
-    state.apply(&entry).expect("applied").expect("a command")
+    Entry { index, term: 1, data: command.encode_to_vec().into(), ..Entry::default() }
+}
+
+fn run(state: &State, index: u64, asker: &Asker, request: Request) -> Done {
+    let applied = state.apply(&[entry(index, asker, request)]).expect("applied").pop().expect("of one entry");
+    applied.done.expect("a command")
 }
 
 fn check(auth: &Auth) {
@@ -80,6 +84,40 @@ fn check(auth: &Auth) {
 
 fn put(key: &'static str) -> Request {
     Request::Put(PutRequest { key: key.into(), ..PutRequest::default() })
+}
+
+/// S1: commands that are applied together see what those before them did, and leave the same behind as one by one.
+#[test]
+fn commands_together_do_the_same_as_one_by_one() {
+    let write = |value: &'static str| PutRequest { key: "k".into(), value: value.into(), ..PutRequest::default() };
+    let read = PutRequest { prev_kv: true, ..write("third") };
+    let lease = LeaseGrantRequest { id: 7, ttl: 60 };
+    let requests = [
+        Request::Put(write("first")),
+        Request::LeaseGrant(lease),
+        Request::Put(PutRequest { lease: 7, ..write("second") }),
+        Request::Put(read),
+        Request::Compact(CompactionRequest { revision: 2, physical: false }),
+    ];
+    let entries: Vec<Entry> =
+        (1..).zip(requests).map(|(index, request)| entry(index, &Asker::Member, request)).collect();
+    let (alone, together) = (Member::new(), Member::new());
+    let one_by_one = entries.iter().flat_map(|entry| alone.state.apply(std::slice::from_ref(entry)).expect("applied"));
+    let one_by_one: Vec<_> = one_by_one.map(|applied| (applied.hash, applied.done.map(|done| done.answer))).collect();
+    let applied = together.state.apply(&entries).expect("applied").into_iter();
+    let applied: Vec<_> = applied.map(|applied| (applied.hash, applied.done.map(|done| done.answer))).collect();
+    assert_eq!(applied, one_by_one);
+    let Some(Ok(Answer::Put(third))) = &applied[3].1 else { panic!("{:?}", applied[3]) };
+    assert_eq!(third.prev_kv.as_ref().map(|kv| &kv.value[..]), Some(&b"second"[..]));
+    let kept = [alone, together].map(|Member { dir, state, .. }| {
+        state.flush().expect("flushed");
+        drop(state);
+        let state = State::open(&dir.path().join("state")).expect("opened");
+        let (applied, machine) = (state.applied().expect("read"), state.current.read().machine.clone());
+        (applied, machine, state.disk().value(Revision { main: 3, sub: 0 }))
+    });
+    assert_eq!(kept[0], kept[1]);
+    assert_eq!(kept[0].0, (5, 1));
 }
 
 /// S1: users and roles lie beside the applied index.
