@@ -13,9 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::middleware::Next;
 use axum::response::Response;
 use http_body::Frame;
 use store_core::errors::RequestError;
@@ -60,14 +58,20 @@ impl Doors {
     }
 }
 
-/// Ends streams that are endless once the doors close.
-pub(crate) async fn end_streams(State(closing): State<CancellationToken>, request: Request, next: Next) -> Response {
-    let is_endless = ENDLESS.contains(&request.uri().path());
-    let response = next.run(request).await;
-    if !is_endless {
-        return response;
+/// What ends a call's answer if it is endless, once the doors close.
+pub(crate) struct EndStream(Option<CancellationToken>);
+
+/// By a call's path.
+pub(crate) fn end_stream(path: &str, closing: &CancellationToken) -> EndStream {
+    EndStream(ENDLESS.contains(&path).then(|| closing.clone()))
+}
+
+impl EndStream {
+    /// The answer, with its end.
+    pub(crate) fn of(self, response: Response) -> Response {
+        let Some(closing) = self.0 else { return response };
+        response.map(|body| Body::new(Ending { body, closing: Some(ending(closing)) }))
     }
-    response.map(|body| Body::new(Ending { body, closing: Some(ending(closing)) }))
 }
 
 /// When a stream ends. What happened before the doors closed is on its way to it by then, by a task that may have to wait

@@ -37,6 +37,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
 
 use crate::auth::CommonName;
+use crate::calls::Calls;
 use crate::grpc::Service;
 use codec::Codec;
 use reader::{Reader, pass_over};
@@ -117,7 +118,7 @@ struct Rpc {
 
 struct Gateway {
     /// gRPC's services, with all that stands before them.
-    services: Router,
+    services: Calls,
     rpcs: HashMap<&'static str, Rpc>,
     service: Service,
     body_bytes_max: usize,
@@ -141,7 +142,7 @@ fn rpcs() -> HashMap<&'static str, Rpc> {
 }
 
 /// The gateway's paths, in front of gRPC's services.
-pub(crate) fn routes(services: Router, service: &Service) -> Router {
+pub(crate) fn routes(services: Calls, service: &Service) -> Router {
     let body_bytes_max = service.config.max_message_bytes().saturating_mul(GROWTH);
     let gateway = Arc::new(Gateway { services, rpcs: rpcs(), service: service.clone(), body_bytes_max });
     ["/v3/", "/v3/{*path}", OLD_PREFIX, "/v3beta/{*path}"]

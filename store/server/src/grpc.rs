@@ -16,8 +16,8 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::middleware::Next;
+use axum::extract::Request;
+use axum::response::Response;
 use store_core::errors::RequestError;
 use store_core::wire::ResponseHeader;
 use tonic::service::Routes;
@@ -31,7 +31,7 @@ use crate::peers::Peers;
 /// Generated services; their messages are store-core's.
 #[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from etcd.proto")]
 #[allow(unreachable_pub, reason = "generated")]
-mod services {
+pub(crate) mod services {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
@@ -73,13 +73,13 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn header(&self, revision: i64) -> Option<ResponseHeader> {
-        let term = self.engine.position().borrow().term;
+        let term = self.engine.position_now().term;
         Some(ResponseHeader { cluster_id: self.cluster_id, member_id: self.engine.id, revision, raft_term: term })
     }
 
     /// Whether this member only learns, and doesn't vote yet.
     pub(crate) fn is_learner(&self) -> bool {
-        self.engine.members().borrow().get(self.engine.id).is_some_and(|member| member.is_learner)
+        self.engine.is_learner()
     }
 
     /// The header at the newest revision of this member.
@@ -89,10 +89,15 @@ impl Service {
     }
 }
 
+/// Keys.
+pub(crate) fn kv(service: &Service) -> KvServer<Service> {
+    let largest = service.config.max_message_bytes();
+    KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX)
+}
+
 /// All services on one router.
 pub(crate) fn routes(service: &Service) -> Routes {
-    let largest = service.config.max_message_bytes();
-    Routes::new(KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX))
+    Routes::new(kv(service))
         .add_service(AuthServer::new(service.clone()))
         .add_service(WatchServer::new(service.clone()).max_encoding_message_size(usize::MAX))
         .add_service(LeaseServer::new(service.clone()))
@@ -108,26 +113,23 @@ pub(crate) fn routes(service: &Service) -> Routes {
 const LEARNERS_PATHS: [&str; 3] =
     ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"];
 
-/// Turns away what a learner can't answer, and while nobody leads who wants to be told so. Source: etcd
-/// `isRPCSupportedForLearner`, `server/etcdserver/api/v3rpc/interceptor.go`.
-pub(crate) async fn refuse_early(
-    State(service): State<Service>,
-    request: axum::extract::Request,
-    next: Next,
-) -> axum::response::Response {
-    if service.is_learner() && !LEARNERS_PATHS.contains(&request.uri().path()) {
-        return status(RequestError::NotForLearner).into_http();
+impl Service {
+    /// Turns away what a learner can't answer, and while nobody leads who wants to be told so. Source: etcd
+    /// `isRPCSupportedForLearner`, `server/etcdserver/api/v3rpc/interceptor.go`.
+    pub(crate) fn refuses_early(&self, request: &Request) -> Option<Response> {
+        if self.is_learner() && !LEARNERS_PATHS.contains(&request.uri().path()) {
+            return Some(status(RequestError::NotForLearner).into_http());
+        }
+        if leader::wants_leader(request.headers()) && self.engine.position_now().leader == 0 {
+            return Some(status(RequestError::NoLeader).into_http());
+        }
+        None
     }
-    if leader::wants_leader(request.headers()) && service.engine.position().borrow().leader == 0 {
-        return status(RequestError::NoLeader).into_http();
-    }
-    next.run(request).await
 }
 
 /// Says of a message that is too large what Go's gRPC says, in which tonic differs by code and words.
 /// Source: grpc-go `rpc_util.go`, `recvMsg`.
-pub(crate) async fn refuse_large_as_go(request: axum::extract::Request, next: Next) -> axum::response::Response {
-    let response = next.run(request).await;
+pub(crate) fn in_gos_words(response: Response) -> Response {
     // Only a refusal has its status in front.
     if !response.headers().contains_key("grpc-status") {
         return response;

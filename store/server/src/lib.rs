@@ -9,6 +9,7 @@ mod admission;
 mod auth;
 mod authority;
 mod backup;
+mod calls;
 mod closing;
 mod compactor;
 pub mod config;
@@ -158,12 +159,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     );
     let service = grpc::Service { engine: engine.clone(), peers, recognition, config: Arc::new(config), cluster_id };
     let doors = closing::Doors::new(stop.clone());
-    let served = clients.into_iter().map(|place| (place, serve::router(&service, &doors)));
-    for ((secure, listener), router) in
-        served.chain(for_metrics.into_iter().map(|place| (place, serve::http(&service))))
+    let served = clients.into_iter().map(|place| (place, serve::Front::new(&service, &doors)));
+    for ((secure, listener), front) in
+        served.chain(for_metrics.into_iter().map(|place| (place, serve::Front::http(&service))))
     {
         let tls = if secure { client_tls.clone() } else { None };
-        tokio::spawn(serve::serve(listener, tls, router, service.config.clone(), doors.clone()));
+        tokio::spawn(serve::serve(listener, tls, front, service.config.clone(), doors.clone()));
     }
     tokio::select! {
         () = shutdown.cancelled() => leave(&engine, &doors, &stop).await,

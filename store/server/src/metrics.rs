@@ -17,7 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-pub(crate) use grpc::{Grpc, watch_calls};
+pub(crate) use grpc::{Grpc, Watched};
 pub(crate) use health::Health;
 pub(crate) use peers::Links;
 pub(crate) use watching::Watching;

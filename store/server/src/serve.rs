@@ -1,28 +1,34 @@
 //! The client port: gRPC and HTTP on one listener, TLS if configured.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::body::Body;
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{StatusCode, header};
+use axum::response::Response;
 use axum::routing::get;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use store_core::wire::AlarmType;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tower::Service as _;
 
-use crate::auth::{CommonName, guard};
+use crate::auth::CommonName;
 use crate::authority::Lenient;
-use crate::closing::{Doors, end_streams};
+use crate::calls::Calls;
+use crate::closing::Doors;
 use crate::config::Config;
 use crate::gateway;
-use crate::grpc::{self, Service, VERSION};
+use crate::grpc::{Service, VERSION};
 use crate::health;
 use crate::listener::Listener;
-use crate::metrics::{Now, watch_calls};
+use crate::metrics::Now;
 use crate::pings::Policed;
 use crate::tls::{self, ServerTls};
 
@@ -34,7 +40,7 @@ const HEALTHY: (StatusCode, &str) = (StatusCode::OK, r#"{"health":"true","reason
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// etcd's HTTP paths.
-pub(crate) fn http(service: &Service) -> Router {
+fn http(service: &Service) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/version", get(|| async { format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"3.6.0"}}"#) }))
@@ -43,17 +49,36 @@ pub(crate) fn http(service: &Service) -> Router {
         .with_state(service.clone())
 }
 
-/// etcd's HTTP paths beside its gRPC services, and these in JSON.
-pub(crate) fn router(service: &Service, doors: &Doors) -> Router {
-    let early = axum::middleware::from_fn_with_state(service.clone(), grpc::refuse_early);
-    let counted = axum::middleware::from_fn_with_state(service.engine.metrics.clone(), watch_calls);
-    let guarded = axum::middleware::from_fn_with_state(service.clone(), guard::guard);
-    let ended = axum::middleware::from_fn_with_state(doors.closing.clone(), end_streams);
-    let worded = axum::middleware::from_fn(grpc::refuse_large_as_go);
-    let routes = grpc::routes(service).into_axum_router();
-    let rpc = routes.layer(worded).layer(early).layer(guarded).layer(ended).layer(counted);
-    let router = rpc.clone().merge(http(service));
-    if service.config.grpc_gateway { router.merge(gateway::routes(rpc, service)) } else { router }
+/// What clients find behind a listener.
+#[derive(Clone)]
+pub(crate) struct Front {
+    /// `None` where there is no more than HTTP's paths.
+    calls: Option<Calls>,
+    /// All paths, those of calls among them.
+    router: Router,
+}
+
+impl Front {
+    /// etcd's HTTP paths beside its gRPC services, and these in JSON.
+    pub(crate) fn new(service: &Service, doors: &Doors) -> Self {
+        let calls = Calls::new(service, doors.closing.clone());
+        let router = http(service).fallback_service(calls.clone());
+        let has_gateway = service.config.grpc_gateway;
+        let router = if has_gateway { router.merge(gateway::routes(calls.clone(), service)) } else { router };
+        Self { calls: Some(calls), router }
+    }
+
+    /// HTTP's paths alone.
+    pub(crate) fn http(service: &Service) -> Self {
+        Self { calls: None, router: http(service) }
+    }
+
+    async fn answer(mut self, request: Request) -> Result<Response, Infallible> {
+        match self.calls {
+            Some(calls) if Calls::are_asked_by(&request) => Ok(calls.answer(request).await),
+            _ => self.router.call(request).await,
+        }
+    }
 }
 
 /// Whether a query such as `exclude=NOSPACE&serializable=true` says this.
@@ -105,13 +130,7 @@ async fn metrics(State(service): State<Service>) -> ([(header::HeaderName, &'sta
 }
 
 /// Lets clients in until the doors close.
-pub(crate) async fn serve(
-    listener: Listener,
-    tls: Option<ServerTls>,
-    router: Router,
-    config: Arc<Config>,
-    doors: Doors,
-) {
+pub(crate) async fn serve(listener: Listener, tls: Option<ServerTls>, front: Front, config: Arc<Config>, doors: Doors) {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     // Who waits until everybody has gone waits for this one too: it may just be letting the last one in.
     let _open = doors.connections.token();
@@ -127,12 +146,12 @@ pub(crate) async fn serve(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (tls, router, config) = (tls.clone(), router.clone(), config.clone());
+        let (tls, front, config) = (tls.clone(), front.clone(), config.clone());
         let (connections, doors) = (doors.connections.clone(), doors.clone());
         connections.spawn(async move {
             let _slot = slot;
             let Some(tls) = tls else {
-                return connection(stream, CommonName::default(), router, &config, &doors).await;
+                return connection(stream, CommonName::default(), front, &config, &doors).await;
             };
             let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
             let shaken = tokio::select! {
@@ -144,7 +163,7 @@ pub(crate) async fn serve(
                 Ok(Ok(stream)) => {
                     let shown = stream.get_ref().1.peer_certificates();
                     let name = tls::common_name(shown.filter(|_| config.client_tls.client_cert_auth));
-                    connection(stream, CommonName(name), router, &config, &doors).await;
+                    connection(stream, CommonName(name), front, &config, &doors).await;
                 }
                 Ok(Err(error)) => tls::tell_refused(&error, "rejected connection on client endpoint"),
                 // Who only connects is no news.
@@ -157,7 +176,7 @@ pub(crate) async fn serve(
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     name: CommonName,
-    router: Router,
+    front: Front,
     config: &Config,
     doors: &Doors,
 ) {
@@ -166,9 +185,13 @@ async fn connection(
     if let Some((every, patience)) = config.client_keepalive {
         builder.http2().keep_alive_interval(every).keep_alive_timeout(patience);
     }
-    let router = router.layer(axum::Extension(name));
+    let answered = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(name.clone());
+        front.clone().answer(request)
+    });
     let stream = Lenient::new(Policed::new(stream, config.client_keepalive_min));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answered));
     // A client that breaks off is its own affair.
     tokio::select! {
         _ = connection.as_mut() => return,

@@ -7,8 +7,7 @@
 //! Checked by: the tests below, over every RPC of the protos.
 //! Source: etcd's main branch, which lists what each of its RPCs needs.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use store_core::auth::Asker;
 use store_core::errors::RequestError;
@@ -86,15 +85,15 @@ impl Service {
     }
 }
 
-/// Lets a request in, with who asks, or answers it.
-pub(crate) async fn guard(State(service): State<Service>, mut request: Request, next: Next) -> Response {
+/// Lets a request in, with who asks; else it is answered.
+pub(crate) async fn let_in(service: &Service, mut request: Request) -> Result<Request, Response> {
     let credentials = Credentials::of(request.headers(), request.extensions());
     match service.admit(door(request.uri().path()), credentials).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            Ok(request)
         }
-        Err(error) => status(error).into_http(),
+        Err(error) => Err(status(error).into_http()),
     }
 }
 

@@ -6,9 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::middleware::Next;
 use axum::response::Response;
 use http_body::Frame;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -129,24 +128,36 @@ impl Grpc {
     }
 }
 
-/// Counts a call, its end and its bytes.
-pub(crate) async fn watch_calls(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let (call, begun) = (call(request.uri().path()), Instant::now());
-    if let Some(call) = &call {
-        metrics.grpc.started.get_or_create(call).inc();
+/// A call that is counted, with its end and its bytes.
+pub(crate) struct Watched {
+    sent: Counter,
+    end: Option<End>,
+}
+
+impl Watched {
+    /// A call begins.
+    pub(crate) fn begin(metrics: &Arc<Metrics>, request: Request) -> (Request, Self) {
+        let call = call(request.uri().path());
+        if let Some(call) = &call {
+            metrics.grpc.started.get_or_create(call).inc();
+        }
+        let received = metrics.grpc.received.clone();
+        let request = request
+            .map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: received, end: None, _held: None }));
+        let end = call.map(|call| End { metrics: metrics.clone(), call, begun: Instant::now(), code: None });
+        (request, Self { sent: metrics.grpc.sent.clone(), end })
     }
-    let received = metrics.grpc.received.clone();
-    let request =
-        request.map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: received, end: None, _held: None }));
-    let mut response = next.run(request).await;
-    let held = response.extensions_mut().remove::<Held>();
-    let sent = metrics.grpc.sent.clone();
-    // An answer without a body carries its code in the headers.
-    let mut end = call.map(|call| End { metrics, call, begun, code: None });
-    if let Some(end) = &mut end {
-        end.code = code_in(response.headers());
+
+    /// It is answered, and ends with the answer's body.
+    pub(crate) fn answered(self, mut response: Response) -> Response {
+        let Self { sent, mut end } = self;
+        let held = response.extensions_mut().remove::<Held>();
+        // An answer without a body carries its code in the headers.
+        if let Some(end) = &mut end {
+            end.code = code_in(response.headers());
+        }
+        response.map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: sent, end, _held: held }))
     }
-    response.map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: sent, end, _held: held }))
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
