@@ -9,6 +9,10 @@ struct Cli {
     args: benches::store::Args,
 }
 
+/// As in `keelson bench`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     benches::store::run(&Cli::parse().args).await

@@ -11,6 +11,7 @@ mod load;
 mod operation;
 mod outcome;
 mod report;
+mod rpc;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -21,10 +22,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use etcd_client::{Certificate, Client, ConnectOptions, DeleteOptions, Identity, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
 use load::Load;
 pub use outcome::{Outcome, cpu};
+use rpc::messages::{Counted, DeleteRange, Range, Written};
+use rpc::{Channel, Rpc, Trust};
 use watchers::Watchers;
 
 /// Bytes of every key, as with etcd's own benchmark.
@@ -132,6 +135,13 @@ pub struct Args {
     pub quiet: bool,
 }
 
+impl Args {
+    /// How many connections the clients share.
+    fn connections(&self) -> usize {
+        usize::from(self.connections.unwrap_or_else(|| self.clients.div_ceil(8)))
+    }
+}
+
 /// Puts load on a store and prints what was measured.
 ///
 /// # Errors
@@ -155,28 +165,33 @@ pub async fn measure<T>(args: &Args, look: impl Fn() -> T) -> Result<(Outcome, T
     if args.workload == Workload::FanOut && args.watchers == 0 {
         bail!("fan-out asks for --watchers");
     }
-    let clients = connect(args).await?;
+    let channels = connect(args).await?;
     let load = Arc::new(Load::new(args));
     if args.prepare || args.workload.needs_keys() {
         if !args.quiet {
             println!("writing {} keys of {} bytes", args.key_space, args.value_size);
         }
-        load::prepare(&load, &clients).await.context("writing the keys to work on")?;
+        load::prepare(&load, &channels).await.context("writing the keys to work on")?;
     }
     let origin = Instant::now();
+    let watching = match args.workload {
+        Workload::Watch | Workload::FanOut => watching(args).await?,
+        _ if args.watchers > 0 => watching(args).await?,
+        _ => Vec::new(),
+    };
     let watchers = match args.workload {
         Workload::Watch => None,
-        Workload::FanOut => Some(Watchers::of_all(&load, &clients, args, origin).await?),
+        Workload::FanOut => Some(Watchers::of_all(&load, &watching, args, origin).await?),
         _ if args.watchers == 0 => None,
-        _ => Some(Watchers::of_shares(&load, &clients, args).await?),
+        _ => Some(Watchers::of_shares(&load, &watching, args).await?),
     };
     let before = look();
     let (begun, cpu) = (Instant::now(), outcome::own_cpu());
     let progress = (!args.quiet).then(|| tokio::spawn(report::progress(Arc::clone(&load), begun)));
     let measured = match args.workload {
-        Workload::Watch => watch::run(&load, &clients, args.clients).await,
-        Workload::FanOut => fan_out::run(&load, &clients, args.rate, origin).await,
-        _ => load::run(&load, &clients, args.clients).await,
+        Workload::Watch => watch::run(&load, &channels[0], &watching, args.clients).await,
+        Workload::FanOut => fan_out::run(&load, &channels, args.rate, origin).await,
+        _ => load::run(&load, &channels, args.clients).await,
     };
     if let Some(progress) = progress {
         progress.abort();
@@ -193,9 +208,9 @@ pub async fn measure<T>(args: &Args, look: impl Fn() -> T) -> Result<(Outcome, T
         measured.add(&delivered);
     }
     outcome.take(&measured);
-    outcome.lost = load::missing(&load, &clients).await.context("reading what was acknowledged")?;
+    outcome.lost = load::missing(&load, &channels).await.context("reading what was acknowledged")?;
     // Why operations failed says more than that the keys are still there.
-    if let Err(error) = if args.keep { Ok(()) } else { clear(clients, &load).await }
+    if let Err(error) = if args.keep { Ok(()) } else { clear(&channels, &load).await }
         && outcome.verdict().is_ok()
     {
         return Err(error);
@@ -203,34 +218,41 @@ pub async fn measure<T>(args: &Args, look: impl Fn() -> T) -> Result<(Outcome, T
     Ok((outcome, before, after))
 }
 
-async fn connect(args: &Args) -> Result<Vec<Client>> {
-    // Each operation has its own limit, which counts waiting for a connection too.
+/// For requests: connections that have answered once, so that they are open when the clock starts.
+async fn connect(args: &Args) -> Result<Vec<Channel>> {
+    let trust = Trust::read(args.cacert.as_deref(), args.cert.as_ref().zip(args.key.as_ref()))?;
+    let mut channels = Vec::new();
+    for number in 0..args.connections() {
+        let endpoints = endpoints(&args.endpoints, number, args.connections());
+        let names = endpoints.join(", ");
+        let channel = Channel::new(endpoints, &trust)?;
+        let mut caller = channel.caller(0);
+        let read = Range { key: keys::PREFIX.into(), ..Range::default() };
+        let answer = tokio::time::timeout(CONNECT_MAX, caller.ask::<Counted>(Rpc::Range, &read)).await;
+        answer
+            .with_context(|| format!("no answer from {names} within {CONNECT_MAX:?}"))?
+            .with_context(|| format!("asking {names}"))?;
+        channels.push(channel);
+    }
+    Ok(channels)
+}
+
+/// For watches: as many connections.
+async fn watching(args: &Args) -> Result<Vec<Client>> {
     let mut options = ConnectOptions::new().with_connect_timeout(CONNECT_MAX);
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
-    if args.cacert.is_some() || args.cert.is_some() {
-        let mut tls = TlsOptions::new();
-        if let Some(path) = &args.cacert {
-            tls = tls.ca_certificate(Certificate::from_pem(read(path)?));
-        }
+    if let Some(path) = &args.cacert {
+        let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(path)?));
         if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
             tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
         }
         options = options.with_tls(tls);
     }
-    let connections = args.connections.unwrap_or_else(|| args.clients.div_ceil(8));
     let mut clients = Vec::new();
-    for number in 0..usize::from(connections) {
-        let endpoints = endpoints(&args.endpoints, number, usize::from(connections));
-        let names = endpoints.join(", ");
-        let mut client = Client::connect(endpoints, Some(options.clone()))
-            .await
-            .with_context(|| format!("connecting to {names}"))?;
-        // Connections are opened on first use: this one is, before the clock starts.
-        let answer = tokio::time::timeout(CONNECT_MAX, client.get(keys::PREFIX, None)).await;
-        answer
-            .with_context(|| format!("no answer from {names} within {CONNECT_MAX:?}"))?
-            .with_context(|| format!("asking {names}"))?;
-        clients.push(client);
+    for number in 0..args.connections() {
+        let endpoints = endpoints(&args.endpoints, number, args.connections());
+        let client = Client::connect(endpoints, Some(options.clone())).await;
+        clients.push(client.with_context(|| format!("connecting to {}", endpoints.join(", ")))?);
     }
     Ok(clients)
 }
@@ -242,10 +264,12 @@ fn endpoints(all: &[String], number: usize, connections: usize) -> &[String] {
 }
 
 /// Takes the keys away again.
-async fn clear(mut clients: Vec<Client>, load: &Load) -> Result<()> {
-    if let Some(client) = clients.first_mut() {
-        let all = DeleteOptions::new().with_prefix();
-        let deleted = tokio::time::timeout(6 * OPERATION_MAX, client.delete(load.keys.prefix(), Some(all))).await;
+async fn clear(channels: &[Channel], load: &Load) -> Result<()> {
+    if let Some(channel) = channels.first() {
+        let prefix = load.keys.prefix();
+        let all = DeleteRange { key: prefix.to_vec(), end: operation::after_prefix(prefix) };
+        let mut caller = channel.caller(0);
+        let deleted = tokio::time::timeout(6 * OPERATION_MAX, caller.ask::<Written>(Rpc::DeleteRange, &all)).await;
         deleted.context("no answer to deleting the keys")?.context("deleting the keys")?;
     }
     Ok(())

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use etcd_client::Client;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::OPERATION_MAX;
 use super::load::Load;
-use super::operation::{Operator, kind};
+use super::operation::Operator;
 use super::report::Measured;
+use super::rpc::Channel;
 use super::watchers::stamp;
 
 /// Writes for the load's time, so many times a second; what failed.
-pub(super) async fn run(load: &Arc<Load>, clients: &[Client], rate: u32, origin: Instant) -> Result<Measured> {
+pub(super) async fn run(load: &Arc<Load>, channels: &[Channel], rate: u32, origin: Instant) -> Result<Measured> {
     let deadline = Instant::now() + load.time;
     let between = Duration::from_secs(1) * load.clients / rate;
     let mut writers = JoinSet::new();
-    for (number, client) in (0..load.clients).zip(clients.iter().cycle()) {
+    for (number, channel) in (0..load.clients).zip(channels.iter().cycle()) {
         let first = Instant::now() + between * number / load.clients;
-        let operator = Operator::new(Arc::clone(load), client, number);
+        let operator = Operator::new(Arc::clone(load), channel, number);
         writers.spawn(write(Arc::clone(load), operator, (first, between, deadline), origin));
     }
     let mut failures = Measured::new();
@@ -52,7 +52,7 @@ async fn write(
         match tokio::time::timeout(OPERATION_MAX, operator.put_value(number, value)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                failures.fail(format!("writing: {}", kind(&error)));
+                failures.fail(format!("writing: {error}"));
             }
             Err(_) => {
                 failures.fail(format!("writing: no answer within {OPERATION_MAX:?}"));

@@ -47,6 +47,11 @@ impl Keys {
         self.acknowledged.len() as u32
     }
 
+    /// Bytes of each value.
+    pub(super) fn value_size(&self) -> usize {
+        self.value_size
+    }
+
     pub(super) fn key(&self, number: u32) -> Vec<u8> {
         let mut key = vec![b'0'; KEY_BYTES.max(self.prefix.len() + 10)];
         key[..self.prefix.len()].copy_from_slice(&self.prefix);
@@ -61,7 +66,11 @@ impl Keys {
 
     /// The number of a key of this load.
     pub(super) fn number(&self, key: &[u8]) -> Option<u32> {
-        std::str::from_utf8(key.strip_prefix(self.prefix())?).ok()?.parse().ok()
+        let digits = key.strip_prefix(self.prefix())?;
+        digits.iter().try_fold(0u32, |number, digit| {
+            let digit = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
+            number.checked_mul(10)?.checked_add(digit)
+        })
     }
 
     /// A value that doesn't compress.

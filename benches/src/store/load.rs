@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use etcd_client::{Client, GetOptions, Txn, TxnOp};
 use tokio::task::JoinSet;
 
 use super::keys::Keys;
-use super::operation::{Operator, after_prefix, kind, revision};
+use super::operation::{Operator, after_prefix};
 use super::report::Measured;
+use super::rpc::messages::{Decided, Put, Range, Step, Txn};
+use super::rpc::page::Page;
+use super::rpc::{Caller, Channel, Rpc};
 use super::{Args, OPERATION_MAX, Workload};
 
 /// A client that failed waits before it asks again: a store that is down isn't hammered.
@@ -83,12 +85,12 @@ impl Load {
 }
 
 /// Writes every key once, many at a time.
-pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client]) -> Result<()> {
+pub(super) async fn prepare(load: &Arc<Load>, channels: &[Channel]) -> Result<()> {
     let at_once = (PREPARED_BYTES / load.value_size).clamp(1, PREPARED_AT_ONCE) as u64;
     let next = Arc::new(AtomicU64::new(0));
     let mut writers = JoinSet::<Result<()>>::new();
-    for (task, client) in clients.iter().cycle().take(PREPARING).cloned().enumerate() {
-        let (load, next, mut client) = (Arc::clone(load), Arc::clone(&next), client);
+    for (task, channel) in channels.iter().cycle().take(PREPARING).enumerate() {
+        let (load, next, mut caller) = (Arc::clone(load), Arc::clone(&next), channel.caller(task));
         writers.spawn(async move {
             let mut rng = load.keys.rng(u64::MAX - task as u64);
             loop {
@@ -97,9 +99,9 @@ pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client]) -> Result<()> 
                 if first == end {
                     return Ok(());
                 }
-                let put = |number| TxnOp::put(load.keys.key(number), load.keys.value(&mut rng), None);
-                let puts: Vec<TxnOp> = (first..end).map(put).collect();
-                let revision = write(&mut client, &Txn::new().and_then(puts)).await?;
+                let put = |number| Put { key: load.keys.key(number), value: load.keys.value(&mut rng) };
+                let success = (first..end).map(put).map(Step::put).collect();
+                let revision = write(&mut caller, &Txn { success, ..Txn::default() }).await?;
                 (first..end).for_each(|number| load.keys.acknowledge(number, revision));
             }
         });
@@ -111,12 +113,12 @@ pub(super) async fn prepare(load: &Arc<Load>, clients: &[Client]) -> Result<()> 
 }
 
 /// Writes what may as well be written twice; at which revision.
-async fn write(client: &mut Client, txn: &Txn) -> Result<i64> {
+async fn write(caller: &mut Caller, txn: &Txn) -> Result<i64> {
     let mut attempt = 1;
     loop {
-        let answer = tokio::time::timeout(OPERATION_MAX, client.txn(txn.clone())).await;
+        let answer = tokio::time::timeout(OPERATION_MAX, caller.ask::<Decided>(Rpc::Txn, txn)).await;
         match answer.with_context(|| format!("no answer within {OPERATION_MAX:?}")).and_then(|a| Ok(a?)) {
-            Ok(answer) => return Ok(revision(answer.header())),
+            Ok(answer) => return Ok(answer.revision()),
             // A machine that does too much may be without a leader for a moment.
             Err(error) if attempt == PREPARING_ATTEMPTS => return Err(error),
             Err(_) => attempt += 1,
@@ -126,31 +128,39 @@ async fn write(client: &mut Client, txn: &Txn) -> Result<i64> {
 }
 
 /// How many keys don't hold what was acknowledged last.
-pub(super) async fn missing(load: &Load, clients: &[Client]) -> Result<u64> {
-    let mut client = clients.first().context("no connection")?.clone();
-    let (mut from, end) = (load.keys.prefix().to_vec(), after_prefix(load.keys.prefix()));
+pub(super) async fn missing(load: &Load, channels: &[Channel]) -> Result<u64> {
+    let mut caller = channels.first().context("no connection")?.caller(0);
+    let mut read = Range {
+        key: load.keys.prefix().to_vec(),
+        end: after_prefix(load.keys.prefix()),
+        limit: LOOKED_AT_ONCE,
+        keys_only: true,
+        ..Range::default()
+    };
     let (mut next, mut lost) = (0, 0);
     let acknowledged =
         |numbers: std::ops::Range<u32>| numbers.filter(|number| load.keys.acknowledged(*number) > 0).count() as u64;
     loop {
-        let options = GetOptions::new().with_range(end.as_slice()).with_limit(LOOKED_AT_ONCE).with_keys_only();
-        let page = tokio::time::timeout(OPERATION_MAX, client.get(from, Some(options))).await;
-        let page = page.with_context(|| format!("no answer within {OPERATION_MAX:?}"))??;
-        for kv in page.kvs() {
+        let mut page = Page::new(|found| {
             // Keys are in the order of their numbers.
-            let Some(number) = load.keys.number(kv.key()) else { continue };
+            let Some(number) = load.keys.number(found.key) else { return };
             lost += acknowledged(next..number);
-            lost += u64::from(kv.mod_revision() < load.keys.acknowledged(number));
+            lost += u64::from(found.mod_revision < load.keys.acknowledged(number));
             next = number + 1;
+        });
+        let looked = tokio::time::timeout(OPERATION_MAX, caller.look(Rpc::Range, &read, &mut page)).await;
+        looked.with_context(|| format!("no answer within {OPERATION_MAX:?}"))??;
+        page.end()?;
+        if !page.more || page.last.is_empty() {
+            break;
         }
-        let Some(last) = page.kvs().last().filter(|_| page.more()) else { break };
-        from = [last.key(), &[0]].concat();
+        read.key = [page.last.as_slice(), &[0]].concat();
     }
     Ok(lost + acknowledged(next..load.keys.count()))
 }
 
 /// Runs the clients to the end of the load.
-pub(super) async fn run(load: &Arc<Load>, connections: &[Client], clients: u16) -> Result<Measured> {
+pub(super) async fn run(load: &Arc<Load>, connections: &[Channel], clients: u16) -> Result<Measured> {
     let deadline = Instant::now() + load.time;
     // One for each connection: a thousand histograms would be hundreds of megabytes.
     let measured: Vec<Arc<Mutex<Measured>>> =
@@ -182,7 +192,7 @@ async fn client_loop(load: &Load, mut operator: Operator, deadline: Instant, mea
             let mut measured = measured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             match answer {
                 Ok(Ok(())) => measured.record(took),
-                Ok(Err(error)) => measured.fail(kind(&error)),
+                Ok(Err(error)) => measured.fail(error.to_string()),
                 Err(_) => measured.fail(format!("no answer within {OPERATION_MAX:?}")),
             }
         };

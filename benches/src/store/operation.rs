@@ -2,30 +2,30 @@
 
 use std::sync::Arc;
 
-use etcd_client::{Client, Compare, CompareOp, Error, GetOptions, KvClient, ResponseHeader, Txn, TxnOp, TxnOpResponse};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::Workload;
 use super::load::Load;
+use super::rpc::messages::{Compare, Counted, Decided, Put, Range, Step, Txn, Written};
+use super::rpc::page::Page;
+use super::rpc::{Caller, Channel, Error, Rpc};
 
 /// Of so many operations of the mixed workload one is a write.
 const MIXED_WRITE_OF: u32 = 5;
-/// A list at once may be as large as this.
-const ANSWER_MAX: usize = 1 << 30;
 
 /// A client, with what it asks.
 pub(super) struct Operator {
     load: Arc<Load>,
-    client: KvClient,
+    caller: Caller,
     number: u32,
     rng: StdRng,
 }
 
 impl Operator {
-    pub(super) fn new(load: Arc<Load>, client: &Client, number: u32) -> Self {
+    pub(super) fn new(load: Arc<Load>, channel: &Channel, number: u32) -> Self {
         let rng = load.keys.rng(u64::from(number));
-        Self { load, client: client.kv_client().max_decoding_message_size(ANSWER_MAX), number, rng }
+        Self { load, caller: channel.caller(number as usize), number, rng }
     }
 
     /// Does the load's `taken`th operation.
@@ -37,7 +37,7 @@ impl Operator {
             Workload::Create => self.create(taken).await,
             Workload::Update => self.update().await,
             Workload::List => self.list().await,
-            Workload::Watch | Workload::FanOut => Err(Error::InvalidArgs("not a closed loop".to_owned())),
+            Workload::Watch | Workload::FanOut => Err(Error::Wrong("not a closed loop")),
         }
     }
 
@@ -48,8 +48,9 @@ impl Operator {
     }
 
     pub(super) async fn put_value(&mut self, number: u32, value: Vec<u8>) -> Result<(), Error> {
-        let answer = self.client.put(self.load.keys.key(number), value, None).await?;
-        self.load.acknowledge(number, revision(answer.header()));
+        let put = Put { key: self.load.keys.key(number), value };
+        let answer: Written = self.caller.ask(Rpc::Put, &put).await?;
+        self.load.acknowledge(number, answer.revision());
         Ok(())
     }
 
@@ -65,24 +66,24 @@ impl Operator {
 
     async fn get(&mut self) -> Result<(), Error> {
         let number = self.load.keys.random(&mut self.rng);
-        let options = self.load.serializable.then(|| GetOptions::new().with_serializable());
-        let found = self.client.get(self.load.keys.key(number), options).await?;
+        let serializable = self.load.serializable;
+        let read = Range { key: self.load.keys.key(number), serializable, ..Range::default() };
+        let found: Counted = self.caller.ask(Rpc::Range, &read).await?;
         // Every key was written: a store that lost one didn't do the work.
-        if found.count() == 1 { Ok(()) } else { Err(wrong("a key is missing")) }
+        if found.count == 1 { Ok(()) } else { Err(Error::Wrong("a key is missing")) }
     }
 
     /// If nobody made the key before, make it.
     async fn create(&mut self, taken: u64) -> Result<(), Error> {
-        let number = u32::try_from(taken).map_err(|_| wrong("more keys than there can be"))?;
+        let number = u32::try_from(taken).map_err(|_| Error::Wrong("more keys than there can be"))?;
         let (key, value) = (self.load.keys.key(number), self.load.keys.value(&mut self.rng));
-        let txn = Txn::new()
-            .when([Compare::mod_revision(key.as_slice(), CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(key, value, None)]);
-        let answer = self.client.txn(txn).await?;
-        if !answer.succeeded() {
-            return Err(wrong("a key is there already"));
+        let compare = vec![Compare::revision_is(key.clone(), 0)];
+        let txn = Txn { compare, success: vec![Step::put(Put { key, value })], ..Txn::default() };
+        let answer: Decided = self.caller.ask(Rpc::Txn, &txn).await?;
+        if !answer.succeeded {
+            return Err(Error::Wrong("a key is there already"));
         }
-        self.load.acknowledge(number, revision(answer.header()));
+        self.load.acknowledge(number, answer.revision());
         Ok(())
     }
 
@@ -95,43 +96,50 @@ impl Operator {
         let number = first + clients * self.rng.random_range(0..share);
         let (key, value) = (self.load.keys.key(number), self.load.keys.value(&mut self.rng));
         let known = self.load.keys.acknowledged(number);
-        let txn = Txn::new()
-            .when([Compare::mod_revision(key.as_slice(), CompareOp::Equal, known)])
-            .and_then([TxnOp::put(key.as_slice(), value, None)])
-            .or_else([TxnOp::get(key, None)]);
-        let answer = self.client.txn(txn).await?;
-        if answer.succeeded() {
-            self.load.acknowledge(number, revision(answer.header()));
+        let read = Range { key: key.clone(), ..Range::default() };
+        let txn = Txn {
+            compare: vec![Compare::revision_is(key.clone(), known)],
+            success: vec![Step::put(Put { key, value })],
+            failure: vec![Step::range(read)],
+        };
+        let answer: Decided = self.caller.ask(Rpc::Txn, &txn).await?;
+        if answer.succeeded {
+            self.load.acknowledge(number, answer.revision());
             return Ok(());
         }
         // Somebody wrote it: a write of ours that failed, or a client with the same keys.
-        let newer = answer.op_responses().iter().find_map(|read| match read {
-            TxnOpResponse::Get(read) => read.kvs().first().map(etcd_client::KeyValue::mod_revision),
-            _ => None,
-        });
-        self.load.keys.acknowledge(number, newer.unwrap_or(0));
-        Err(wrong("somebody else changed a key"))
+        self.load.keys.acknowledge(number, answer.found().unwrap_or(0));
+        Err(Error::Wrong("somebody else changed a key"))
     }
 
     /// All keys and values, as kube-apiserver reads a collection.
     async fn list(&mut self) -> Result<(), Error> {
-        let limit = self.load.page.map_or(0, i64::from);
-        let (mut from, mut at, mut seen) = (self.load.keys.prefix().to_vec(), 0, 0);
-        let end = after_prefix(self.load.keys.prefix());
+        let keys = &self.load.keys;
+        let mut read = Range {
+            key: keys.prefix().to_vec(),
+            end: after_prefix(keys.prefix()),
+            limit: self.load.page.map_or(0, i64::from),
+            serializable: self.load.serializable,
+            ..Range::default()
+        };
+        // Keys are in the order of their numbers: each is the one that is expected next, and has its value.
+        let (mut next, mut is_whole) = (0, true);
         loop {
-            let mut options = GetOptions::new().with_range(end.as_slice()).with_limit(limit).with_revision(at);
-            if self.load.serializable {
-                options = options.with_serializable();
+            let mut page = Page::new(|found| {
+                is_whole &= keys.number(found.key) == Some(next) && found.value == keys.value_size();
+                next += 1;
+            });
+            self.caller.look(Rpc::Range, &read, &mut page).await?;
+            page.end()?;
+            if !page.more || page.last.is_empty() {
+                break;
             }
-            let page = self.client.get(from, Some(options)).await?;
-            seen += page.kvs().len();
-            let Some(last) = page.kvs().last().filter(|_| page.more()) else { break };
-            from = [last.key(), &[0]].concat();
-            if at == 0 {
-                at = revision(page.header());
+            read.key = [page.last.as_slice(), &[0]].concat();
+            if read.revision == 0 {
+                read.revision = page.revision;
             }
         }
-        if seen == self.load.keys.count() as usize { Ok(()) } else { Err(wrong("a list lacks keys")) }
+        if is_whole && next == keys.count() { Ok(()) } else { Err(Error::Wrong("a list lacks keys")) }
     }
 }
 
@@ -143,20 +151,4 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
         *last += 1;
     }
     end
-}
-
-fn wrong(what: &str) -> Error {
-    Error::Internal(what.to_owned())
-}
-
-pub(super) fn revision(header: Option<&ResponseHeader>) -> i64 {
-    header.map_or(0, ResponseHeader::revision)
-}
-
-/// Errors that mean the same, in the same words.
-pub(super) fn kind(error: &Error) -> String {
-    match error {
-        Error::GRpcStatus(status) => format!("{:?}: {}", status.code(), status.message()),
-        other => other.to_string(),
-    }
 }

@@ -10,22 +10,23 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::load::Load;
-use super::operation::{Operator, kind};
+use super::operation::Operator;
 use super::report::Measured;
+use super::rpc::Channel;
 use super::watchers::{LAG_MAX, sent_at, since, stamp};
 use super::{CONNECT_MAX, OPERATION_MAX};
 
 /// Runs watchers until they have seen every write.
-pub(super) async fn run(load: &Arc<Load>, connections: &[Client], watchers: u16) -> Result<Measured> {
+pub(super) async fn run(load: &Arc<Load>, channel: &Channel, clients: &[Client], watchers: u16) -> Result<Measured> {
     let origin = Instant::now();
     // How many writes there were, once that is known.
     let (written, _) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    for client in connections.iter().cycle().take(usize::from(watchers)).cloned() {
+    for client in clients.iter().cycle().take(usize::from(watchers)).cloned() {
         let stream = open(load, client).await?;
         tasks.spawn(watcher(Arc::clone(load), stream, origin, written.subscribe()));
     }
-    let (count, mut all) = writer(load, Operator::new(Arc::clone(load), &connections[0], 0), origin).await;
+    let (count, mut all) = writer(load, Operator::new(Arc::clone(load), channel, 0), origin).await;
     written.send_replace(Some(count));
     while let Some(result) = tasks.join_next().await {
         all.add(&result?);
@@ -52,7 +53,7 @@ async fn writer(load: &Load, mut operator: Operator, origin: Instant) -> (u64, M
             Ok(Ok(())) => count += 1,
             // Made or not: nobody can say how many events to wait for, so the run ends here.
             Ok(Err(error)) => {
-                measured.fail(format!("writing: {}", kind(&error)));
+                measured.fail(format!("writing: {error}"));
                 break;
             }
             Err(_) => {
