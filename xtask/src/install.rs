@@ -64,6 +64,9 @@ pub(crate) const FOR_TESTS: &[Need] = &[
 pub(crate) const FOR_COMPARISON: &[Need] =
     &[need("/usr/bin/etcd", "etcd-server", "is what the store is compared with")];
 
+/// To count instructions.
+pub(crate) const FOR_COUNTING: &[Need] = &[need("valgrind", "valgrind", "counts the instructions of a write's stages")];
+
 /// To run etcd's own tests. etcd's package brings the Go packages that it needs.
 pub(crate) const FOR_INTEROP: &[Need] = &[
     need("go", "golang-go", "compiles etcd's tests"),

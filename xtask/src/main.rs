@@ -1,9 +1,10 @@
-//! The project's chores: `cargo xtask up | test | bench | interop | fuzz | tidy | facts`.
+//! The project's chores: `cargo xtask up | test | bench | instructions | interop | fuzz | tidy | facts`.
 
 mod bench;
 mod facts;
 mod fuzz;
 mod install;
+mod instructions;
 mod interop;
 mod kubernetes;
 mod tidy;
@@ -20,6 +21,7 @@ use interop::Member;
 const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
 cargo xtask test              everything that CI checks
 cargo xtask bench store [ARGUMENTS]  the store beside Debian's etcd, row by row: --rows RE, --repeat N, --quick, --list
+cargo xtask instructions [--renew]  that what a write passes takes no more instructions than it did
 cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
 cargo xtask interop etcd-client  the tests of Rust's client against `keelson store`
 cargo xtask interop functional [--etcd] [RE]  etcd's functional tester, 15 minutes of disasters, cases whose names match
@@ -45,6 +47,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["up", rest @ ..] => up(rest),
         ["test"] => test(),
         ["bench", "store", rest @ ..] => bench::store(rest),
+        ["instructions", rest @ ..] => instructions::run(rest),
         ["interop", "etcd"] => interop_etcd("."),
         ["interop", "etcd", regex] => interop_etcd(regex),
         ["interop", "etcd-client"] => interop_etcd_client(),
@@ -272,6 +275,8 @@ fn test() -> Result<()> {
     let old = install::debian_kubectl(&target_dir().join("kubectl-debian"))?.unwrap_or_default();
     let tests = ["test", "--release", "--locked", "--workspace"];
     cargo_with("tests", &tests, &[("KEELSON_KUBECTLS", old.as_os_str())])?;
+    println!("== instructions");
+    instructions::run(&[])?;
     // What threads share, on loom's locks: in every order of their steps.
     cargo("loom", &["test", "--release", "--locked", "-p", "store-shared", "--features", "loom"])?;
     // The tests' build made the program; built alone it would have other features, and take minutes again.
