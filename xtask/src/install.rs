@@ -55,6 +55,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     need("docker-registry", "docker-registry", "serves an image that a test pulls"),
     need("script", "bsdutils", "gives kubectl exec -it a terminal"),
     need("pgrep", "procps", "finds processes that should have ended"),
+    need("strace", "strace", "tells when a member syncs its log"),
     need("etcd", "etcd-server", "is the store that the apiserver's tests run on"),
     need("etcdctl", "etcd-client", "is what the store's tests use it with"),
     need("curl", "curl", "asks the HTTP endpoints"),

@@ -3,6 +3,7 @@
 mod cluster;
 mod containers;
 mod control;
+mod durability;
 mod flags;
 mod hollow;
 mod import;
