@@ -38,6 +38,20 @@ impl Service {
         self.engine.propose(asker, command).await.map_err(status)
     }
 
+    /// What was read, as clients are told it.
+    fn answered(
+        &self,
+        request: &RangeRequest,
+        read: Result<(RangeResponse, i64), RequestError>,
+        phases: &Phases,
+    ) -> Result<RangeResponse, Status> {
+        self.engine.metrics.ranges.inc();
+        let (mut answer, revision) = read.map_err(status)?;
+        answer.header = self.header(revision);
+        self.engine.slow.range(request, &answer, phases);
+        Ok(answer)
+    }
+
     /// Answers a transaction that only reads: not by the log, and within the bounds of large answers.
     async fn read_txn(&self, caller: Caller, request: TxnRequest) -> Reply<TxnResponse> {
         let is_serializable = Reading::is_serializable(&request);
@@ -90,18 +104,19 @@ impl Kv for Service {
             self.engine.linearize().await.map_err(status)?;
             phases.consensus = begun.elapsed();
         }
+        let allow = |auth: &Auth| may_read(auth, &caller, &request);
+        if let Some(read) = self.engine.state.one_at_once(&request, allow) {
+            phases.apply = begun.elapsed().saturating_sub(phases.consensus);
+            return self.answered(&request, read, &phases).map(Response::new);
+        }
         let service = self.clone();
         // Values may have to come from disk.
         let answer = tokio::task::spawn_blocking(move || {
-            service.engine.metrics.ranges.inc();
             let mut share = service.engine.admission.share();
             let allow = |auth: &Auth| may_read(auth, &caller, &request);
             let read = service.engine.state.range(&request, allow, |bytes| share.grow(bytes));
-            let (mut answer, revision) = read.map_err(status)?;
-            answer.header = service.header(revision);
             phases.apply = begun.elapsed().saturating_sub(phases.consensus);
-            service.engine.slow.range(&request, &answer, &phases);
-            let mut response = Response::new(answer);
+            let mut response = Response::new(service.answered(&request, read, &phases)?);
             response.extensions_mut().insert(Held::from(share));
             Ok(response)
         });

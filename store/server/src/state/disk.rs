@@ -11,6 +11,7 @@
 //! Records and values lie apart so that the index is rebuilt without reading values. Both are
 //! ordered by revision: writes append, and compaction moves whole files.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 use store_core::alarms::Alarms;
 use store_core::auth::Auth;
@@ -289,6 +290,36 @@ impl Values for Disk {
                 Err(RequestError::Disk)
             }
         }
+    }
+}
+
+/// Values as far as they are in memory.
+pub(super) struct Cached<'a> {
+    disk: &'a Disk,
+    missed: Cell<bool>,
+}
+
+impl<'a> Cached<'a> {
+    pub(super) fn new(disk: &'a Disk) -> Self {
+        Self { disk, missed: Cell::new(false) }
+    }
+
+    /// Whether a value was asked for that isn't there.
+    pub(super) fn missed(&self) -> bool {
+        self.missed.get()
+    }
+}
+
+impl Values for Cached<'_> {
+    fn value(&self, at: Revision) -> Result<Bytes, RequestError> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        let found = self.disk.db.get_cf_opt(self.disk.family(VALUES), change_key(at), &options);
+        // Whether it is on disk, or can't be read, is told to who reads it there.
+        found.ok().flatten().map(Bytes::from).ok_or_else(|| {
+            self.missed.set(true);
+            RequestError::Disk
+        })
     }
 }
 

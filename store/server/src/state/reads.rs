@@ -13,10 +13,13 @@ use store_core::wire::{KeyValue, RangeRequest, RangeResponse, TxnRequest, TxnRes
 use store_shared::Pin;
 
 use super::State;
-use super::disk::Disk;
+use super::disk::{Cached, Disk};
 
 /// Keys that are looked at before others may have the state.
 const SLICE_KEYS: usize = 2_000;
+
+/// Larger answers are for those who may wait for room.
+const AT_ONCE_BYTES: usize = 64 << 10;
 
 /// A read whose keys are found; its values are still on disk.
 struct Found<'a, T> {
@@ -45,6 +48,27 @@ impl State {
         };
         let found = self.find(begin, std::slice::from_mut)?;
         Ok((found.read.finish(&*found.disk, admit)?, found.newest))
+    }
+
+    /// The same of one key, if nothing need be waited for, neither who writes nor the disk; else `None`.
+    pub(crate) fn one_at_once(
+        &self,
+        request: &RangeRequest,
+        allow: impl Fn(&Auth) -> Result<(), RequestError>,
+    ) -> Option<Result<(RangeResponse, i64), RequestError>> {
+        if !request.range_end.is_empty() {
+            return None;
+        }
+        // Held to the end: nothing is collected meanwhile.
+        let current = self.current.try_read()?;
+        let (mvcc, cached) = (&current.machine.mvcc, Cached::new(&current.disk));
+        let search = allow(&current.machine.auth).and_then(|()| Search::new(mvcc, request));
+        let answer = search.and_then(|mut search| {
+            search.go_on(mvcc, 1);
+            search.finish(&cached, |bytes| if bytes > AT_ONCE_BYTES { Err(RequestError::Busy) } else { Ok(()) })
+        });
+        let is_too_large = answer == Err(RequestError::Busy);
+        (!cached.missed() && !is_too_large).then(|| answer.map(|answer| (answer, mvcc.revision())))
     }
 
     /// Answers a transaction that only reads, all of it as of one revision; else as [`State::range`].

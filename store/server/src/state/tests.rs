@@ -120,6 +120,41 @@ fn commands_together_do_the_same_as_one_by_one() {
     assert_eq!(kept[0].0, (5, 1));
 }
 
+/// What nobody need wait for is answered at once, as it is with waiting.
+#[test]
+fn one_key_is_answered_at_once_if_it_is_in_memory() {
+    let mut member = Member::new();
+    let value = "v".repeat(1000);
+    let write = PutRequest { key: "k".into(), value: value.into(), ..PutRequest::default() };
+    member.run(&Asker::Member, Request::Put(write)).answer.expect("written");
+    let of = |key: &'static str| RangeRequest { key: key.into(), ..RangeRequest::default() };
+    let at_once = |state: &State, request: &RangeRequest| state.one_at_once(request, |_| Ok(()));
+    let waiting = |state: &State, request: &RangeRequest| state.range(request, |_| Ok(()), |_| Ok(()));
+    for request in
+        [of("k"), of("m"), RangeRequest { revision: 9, ..of("k") }, RangeRequest { keys_only: true, ..of("k") }]
+    {
+        assert_eq!(at_once(&member.state, &request), Some(waiting(&member.state, &request)), "{request:?}");
+    }
+    let refused = member.state.one_at_once(&of("k"), |_| Err(RequestError::PermissionDenied));
+    assert_eq!(refused, Some(Err(RequestError::PermissionDenied)));
+    assert_eq!(at_once(&member.state, &RangeRequest { range_end: "z".into(), ..of("a") }), None);
+    {
+        let _writer = member.state.current.write();
+        assert_eq!(at_once(&member.state, &of("m")), None);
+    }
+    member.state.flush().expect("flushed");
+    let Member { dir, state, .. } = member;
+    drop(state);
+    let state = State::open(&dir.path().join("state")).expect("opened");
+    assert_eq!(at_once(&state, &of("k")), None);
+    assert_eq!(state.damage(), None);
+    let answer = waiting(&state, &of("k"));
+    assert_eq!(at_once(&state, &of("k")), Some(answer));
+    let large = PutRequest { key: "l".into(), value: vec![0; 1 << 20].into(), ..PutRequest::default() };
+    run(&state, 2, &Asker::Member, Request::Put(large)).answer.expect("written");
+    assert_eq!(at_once(&state, &of("l")), None);
+}
+
 /// S1: users and roles lie beside the applied index.
 #[test]
 fn users_and_roles_are_there_after_opening_again() {
