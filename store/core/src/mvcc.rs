@@ -16,6 +16,7 @@
 mod apply;
 pub mod check;
 mod compaction;
+mod encoding;
 mod index;
 mod live;
 mod range;
@@ -23,6 +24,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
+pub use encoding::Encoding;
 pub use index::Version;
 pub use live::{LEASE_BYTES, version_bytes};
 pub use range::{Search, in_range, key_value};
@@ -53,6 +55,17 @@ pub trait Values {
     /// # Errors
     /// [`RequestError::Disk`] if it can't be read: the member must stop.
     fn value(&self, at: Revision) -> Result<Bytes, RequestError>;
+
+    /// Gives `take` the value of each of these revisions, which ascend, with its place among them.
+    ///
+    /// # Errors
+    /// As [`Values::value`].
+    fn each(&self, ats: &[Revision], take: &mut dyn FnMut(usize, &[u8])) -> Result<(), RequestError> {
+        ats.iter().enumerate().try_for_each(|(place, at)| {
+            take(place, &self.value(*at)?);
+            Ok(())
+        })
+    }
 }
 
 /// One change of one key, as it is stored and told to watchers. Version 0 is a deletion.

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const FREE_BYTES: usize = 256 << 10;
 /// Answers take shares of this size.
 const SHARE_BYTES: usize = 1 << 20;
-/// An answer is there twice while it is encoded.
+/// An answer that is a message first is there twice while it is encoded.
 const COPIES: usize = 2;
 /// How long an answer waits for its next share.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -72,12 +72,19 @@ impl Admission {
 }
 
 impl Share {
-    /// Lets the answer grow, after waiting if need be: only for threads that may block.
+    /// Lets a message grow, after waiting if need be: only for threads that may block.
     ///
     /// # Errors
     /// [`RequestError::Busy`] if others hold too much for too long.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), RequestError> {
-        let bytes = bytes * COPIES;
+        self.grow_encoded(bytes * COPIES)
+    }
+
+    /// The same of an answer that is made as the bytes that are sent.
+    ///
+    /// # Errors
+    /// As [`Share::grow`].
+    pub(crate) fn grow_encoded(&mut self, bytes: usize) -> Result<(), RequestError> {
         if self.left < bytes && self.beyond.is_none() {
             let more = (bytes - self.left).next_multiple_of(SHARE_BYTES);
             self.take(more)?;

@@ -1,7 +1,7 @@
 //! Calls of gRPC's services: one way in for all, and what is done before and behind each of them.
 //!
 //! Written as one function instead of a stack of layers: a layer costs each call two allocations, and copies of all
-//! that stands behind it, which is a third of what a small call costs at all. What is asked most, [`KvServer`], is found
+//! that stands behind it, which is a third of what a small call costs at all. What is asked most, the keys, is found
 //! without a router.
 
 use std::convert::Infallible;
@@ -18,8 +18,7 @@ use tower::Service as _;
 
 use crate::auth::guard;
 use crate::closing::end_stream;
-use crate::grpc::services::kv_server::KvServer;
-use crate::grpc::{self, Service};
+use crate::grpc::{self, KvService, Service};
 use crate::metrics::Watched;
 
 /// Where the most frequent calls go.
@@ -31,7 +30,7 @@ pub(crate) struct Calls(Arc<Inner>);
 
 struct Inner {
     service: Service,
-    kv: KvServer<Service>,
+    kv: KvService,
     /// The others, and what isn't known.
     rest: Router,
     closing: CancellationToken,

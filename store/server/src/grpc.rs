@@ -6,6 +6,7 @@ mod downgrade;
 mod election;
 mod fragment;
 mod kv;
+mod large;
 mod leader;
 mod lease;
 mod lock;
@@ -31,7 +32,7 @@ use crate::peers::Peers;
 /// Generated services; their messages are store-core's.
 #[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from etcd.proto")]
 #[allow(unreachable_pub, reason = "generated")]
-pub(crate) mod services {
+mod services {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
@@ -50,6 +51,7 @@ mod elections {
 }
 
 use elections::election_server::ElectionServer;
+use large::InPieces;
 use locks::lock_server::LockServer;
 use services::auth_server::AuthServer;
 use services::cluster_server::ClusterServer;
@@ -89,10 +91,14 @@ impl Service {
     }
 }
 
+/// Keys, whose large answers are made in pieces.
+pub(crate) type KvService = InPieces<KvServer<Service>>;
+
 /// Keys.
-pub(crate) fn kv(service: &Service) -> KvServer<Service> {
+pub(crate) fn kv(service: &Service) -> KvService {
     let largest = service.config.max_message_bytes();
-    KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX)
+    let kv = KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX);
+    InPieces(kv)
 }
 
 /// All services on one router.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use store_core::wire::command::Request;
 use store_core::wire::request_op::Request as Op;
-use store_core::wire::{Command, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use store_core::wire::{Command, RangeRequest, TxnRequest, TxnResponse};
 
 /// Time between lines.
 const EVERY: Duration = Duration::from_secs(1);
@@ -141,11 +141,11 @@ impl Slow {
     }
 
     /// A range was read.
-    pub(crate) fn range(&self, request: &RangeRequest, answer: &RangeResponse, phases: &Phases) {
+    pub(crate) fn range(&self, request: &RangeRequest, answer_bytes: impl FnOnce() -> usize, phases: &Phases) {
         if let Some(held) = self.passes(phases) {
             let kind = if request.serializable { "serializable range" } else { "range" };
             let described = Described { kind, key: shown(&request.key), parts: 1, bytes: request.encoded_len() };
-            self.tell(&described, answer.encoded_len(), phases, held);
+            self.tell(&described, answer_bytes(), phases, held);
         }
     }
 

@@ -42,6 +42,7 @@ use disk::{APPLIED, COMPACTED, CONDEMNED, Damage, Disk, MEMBERS, META, REVISION,
 use folder::{Folder, Generation};
 pub(crate) use hash::{Hashed, Kept, Slice};
 pub(crate) use import::ImportState;
+pub(crate) use reads::Found;
 
 /// Where a new cluster's log begins: one that joins later is behind it, and gets a snapshot.
 const FIRST: (u64, u64) = (1, 1);

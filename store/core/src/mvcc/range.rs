@@ -34,7 +34,7 @@ pub struct Search {
 }
 
 /// A key and the version of it that a read sees.
-type Found = (Bytes, Version);
+pub(super) type Found = (Bytes, Version);
 
 impl Search {
     /// Begins a read of the state as it is now.
@@ -119,17 +119,77 @@ impl Search {
         values: &impl Values,
         mut admit: impl FnMut(usize) -> Result<(), RequestError>,
     ) -> Result<RangeResponse, RequestError> {
-        let mut response = RangeResponse { count: self.count, ..RangeResponse::default() };
-        let limit = limit(&self.request).filter(|limit| self.found.len() > *limit);
-        response.more = limit.is_some();
-        let read = |entry: Found, with_value: bool| {
+        let mut read = |entry: Found, with_value: bool| {
             let kv = read((&entry.0, &entry.1), with_value, values)?;
             admit(size_of::<KeyValue>() + kv.key.len() + kv.value.len())?;
             Ok(kv)
         };
-        response.kvs = sorted(&self.request, self.found, limit.unwrap_or(usize::MAX), read)?;
-        Ok(response)
+        if self.is_by_value() {
+            return self.by_value(read);
+        }
+        let with_values = !self.keys_only();
+        let (count, more, found) = self.picked()?;
+        let kvs = found.into_iter().map(|entry| read(entry, with_values)).collect::<Result<_, _>>()?;
+        Ok(RangeResponse { kvs, more, count, ..RangeResponse::default() })
     }
+
+    /// Whether the values themselves are the order.
+    #[must_use]
+    pub fn is_by_value(&self) -> bool {
+        self.request.sort_target == SortTarget::Value as i32
+    }
+
+    /// Bytes of the keys and values that were found.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let value = |version: &Version| if self.keys_only() { 0 } else { version.value_bytes as usize };
+        self.found.iter().map(|(key, version)| key.len() + value(version)).sum()
+    }
+
+    pub(super) fn keys_only(&self) -> bool {
+        self.request.keys_only
+    }
+
+    /// How many keys are answered, if not all that were found.
+    fn cut(&self) -> Option<usize> {
+        limit(&self.request).filter(|limit| self.found.len() > *limit)
+    }
+
+    /// The count, whether there are more, and the keys that are answered, in the order that is asked for; what is equal
+    /// in it stays in the order of keys.
+    pub(super) fn picked(self) -> Result<(i64, bool, Vec<Found>), RequestError> {
+        let target = SortTarget::try_from(self.request.sort_target).map_err(|_| RequestError::InvalidSort)?;
+        let (cut, descend, mut found) = (self.cut(), self.descends(), self.found);
+        // Keys come ascending anyway.
+        if target != SortTarget::Key || descend {
+            found.sort_by(|a, b| directed(compare(target, a, b), descend));
+        }
+        found.truncate(cut.unwrap_or(usize::MAX));
+        Ok((self.count, cut.is_some(), found))
+    }
+
+    /// In the order of values: all are read, and `keys_only` drops them after.
+    fn by_value(
+        self,
+        mut read: impl FnMut(Found, bool) -> Result<KeyValue, RequestError>,
+    ) -> Result<RangeResponse, RequestError> {
+        let (cut, descend) = (self.cut(), self.descends());
+        let mut kvs = self.found.into_iter().map(|entry| read(entry, true)).collect::<Result<Vec<_>, _>>()?;
+        kvs.sort_by(|a, b| directed(a.value.cmp(&b.value), descend));
+        kvs.truncate(cut.unwrap_or(usize::MAX));
+        if self.request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        Ok(RangeResponse { kvs, more: cut.is_some(), count: self.count, ..RangeResponse::default() })
+    }
+
+    fn descends(&self) -> bool {
+        self.request.sort_order == SortOrder::Descend as i32
+    }
+}
+
+fn directed(ordering: Ordering, descend: bool) -> Ordering {
+    if descend { ordering.reverse() } else { ordering }
 }
 
 fn limit(request: &RangeRequest) -> Option<usize> {
@@ -204,34 +264,6 @@ fn passes(request: &RangeRequest, version: &Version) -> bool {
 fn read((key, version): (&Bytes, &Version), with_value: bool, values: &impl Values) -> Result<KeyValue, RequestError> {
     let value = if with_value { values.value(version.at)? } else { Bytes::new() };
     Ok(key_value(key, version, value))
-}
-
-/// The first `limit` in the order that is asked for; what is equal in it stays in the order of keys.
-fn sorted(
-    request: &RangeRequest,
-    mut found: Vec<Found>,
-    limit: usize,
-    mut read: impl FnMut(Found, bool) -> Result<KeyValue, RequestError>,
-) -> Result<Vec<KeyValue>, RequestError> {
-    let target = SortTarget::try_from(request.sort_target).map_err(|_| RequestError::InvalidSort)?;
-    let descend = request.sort_order == SortOrder::Descend as i32;
-    let directed = |ordering: Ordering| if descend { ordering.reverse() } else { ordering };
-    if target == SortTarget::Value {
-        // The values themselves are the order: all are read, and keys_only drops them after.
-        let mut kvs = found.into_iter().map(|entry| read(entry, true)).collect::<Result<Vec<_>, _>>()?;
-        kvs.sort_by(|a, b| directed(a.value.cmp(&b.value)));
-        kvs.truncate(limit);
-        if request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-        }
-        return Ok(kvs);
-    }
-    // Keys come ascending anyway.
-    if target != SortTarget::Key || descend {
-        found.sort_by(|a, b| directed(compare(target, a, b)));
-    }
-    found.truncate(limit);
-    found.into_iter().map(|entry| read(entry, !request.keys_only)).collect()
 }
 
 fn compare(target: SortTarget, a: &Found, b: &Found) -> Ordering {

@@ -1,6 +1,7 @@
 //! The state machine against a naive model: every revision kept as a whole map.
 
 mod as_etcd;
+mod encoding;
 mod live;
 mod reading;
 mod txn;

@@ -1,23 +1,30 @@
 //! KV: Range, Put, DeleteRange, Txn, Compact.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use store_core::auth::{Asker, Auth};
 use store_core::errors::RequestError;
-use store_core::mvcc::{Answer, Mvcc, Reading, check};
+use store_core::mvcc::{Answer, Mvcc, Reading, Search, check};
 use store_core::wire::command::Request as Command;
 use store_core::wire::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
+use super::large::large;
 use super::range_stream::{Pieces, may_read};
 use super::services::kv_server::Kv;
 use super::{Service, status};
-use crate::admission::Held;
+use crate::admission::{Held, Share};
 use crate::auth::{Caller, guard};
 use crate::slow::Phases;
+use crate::state::Found;
+
+/// Of a large answer so much is read before it is on its way.
+const PIECE_BYTES: usize = 256 << 10;
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -45,11 +52,62 @@ impl Service {
         read: Result<(RangeResponse, i64), RequestError>,
         phases: &Phases,
     ) -> Result<RangeResponse, Status> {
-        self.engine.metrics.ranges.inc();
         let (mut answer, revision) = read.map_err(status)?;
         answer.header = self.header(revision);
-        self.engine.slow.range(request, &answer, phases);
+        self.engine.slow.range(request, || answer.encoded_len(), phases);
         Ok(answer)
+    }
+
+    /// Reads a range, and gives `answer` what came of it, or of a large one the place where its pieces come. For threads
+    /// that may block: values may have to come from disk, and an answer may have to wait until others are sent.
+    fn read_range(&self, asked: Asked, answer: oneshot::Sender<Reply<RangeResponse>>) {
+        let Asked { caller, request, .. } = &asked;
+        let mut share = self.engine.admission.share();
+        let small = match self.engine.state.find_range(request, |auth: &Auth| may_read(auth, caller, request)) {
+            Ok(found) if found.suits_pieces() => return self.read_large(asked, found, share, answer),
+            Ok(found) => {
+                let newest = found.newest();
+                found.finish(|bytes| share.grow(bytes)).map(|read| (read, newest))
+            }
+            Err(error) => Err(error),
+        };
+        let answered = self.answered(request, small, &asked.phases());
+        // Who asked may have gone.
+        let _ = answer.send(answered.map(|small| held(small, share)));
+    }
+
+    /// The same of a large one.
+    fn read_large(
+        &self,
+        asked: Asked,
+        found: Found<'_, Search>,
+        mut share: Share,
+        answer: oneshot::Sender<Reply<RangeResponse>>,
+    ) {
+        let header = self.header(found.newest());
+        let begun = found.encode(header, |bytes| share.grow_encoded(bytes)).and_then(|found| {
+            let (sender, pieces) = large(found.bytes(), found.bytes() / PIECE_BYTES + 1)?;
+            Ok((found, sender, pieces))
+        });
+        let (mut found, sender, pieces) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                let _ = answer.send(Err(status(error)));
+                return;
+            }
+        };
+        let (bytes, mut response) = (found.bytes(), held(RangeResponse::default(), share));
+        response.extensions_mut().insert(pieces);
+        if answer.send(Ok(response)).is_err() {
+            return;
+        }
+        while let Some(piece) = found.piece(PIECE_BYTES).transpose() {
+            let is_last = piece.is_err();
+            if !sender.send(piece) || is_last {
+                return;
+            }
+        }
+        self.engine.slow.range(&asked.request, || bytes, &asked.phases());
     }
 
     /// Answers a transaction that only reads: not by the log, and within the bounds of large answers.
@@ -73,12 +131,33 @@ impl Service {
             answer.header = service.header(revision);
             phases.apply = begun.elapsed().saturating_sub(phases.consensus);
             service.engine.slow.read_txn(request, &answer, &phases);
-            let mut response = Response::new(answer);
-            response.extensions_mut().insert(Held::from(share));
-            Ok(response)
+            Ok(held(answer, share))
         });
         answer.await.map_err(|_| abandoned())?
     }
+}
+
+/// A read that was let in.
+struct Asked {
+    caller: Caller,
+    request: RangeRequest,
+    begun: Instant,
+    consensus: Duration,
+}
+
+impl Asked {
+    /// What it waited for until now.
+    fn phases(&self) -> Phases {
+        let apply = self.begun.elapsed().saturating_sub(self.consensus);
+        Phases { consensus: self.consensus, apply, ..Phases::default() }
+    }
+}
+
+/// An answer with what it holds until it is sent.
+fn held<T>(answer: T, share: Share) -> Response<T> {
+    let mut response = Response::new(answer);
+    response.extensions_mut().insert(Held::from(share));
+    response
 }
 
 fn abandoned() -> Status {
@@ -96,31 +175,24 @@ impl Kv for Service {
         let caller = guard::caller(&request);
         let request = request.into_inner();
         check::range(&request).map_err(status)?;
-        let (begun, mut phases) = (Instant::now(), Phases::default());
+        let begun = Instant::now();
         if !request.serializable {
             if self.is_learner() {
                 return Err(status(RequestError::NotForLearner));
             }
             self.engine.linearize().await.map_err(status)?;
-            phases.consensus = begun.elapsed();
         }
-        let allow = |auth: &Auth| may_read(auth, &caller, &request);
-        if let Some(read) = self.engine.state.one_at_once(&request, allow) {
-            phases.apply = begun.elapsed().saturating_sub(phases.consensus);
-            return self.answered(&request, read, &phases).map(Response::new);
+        let consensus = if request.serializable { Duration::ZERO } else { begun.elapsed() };
+        self.engine.metrics.ranges.inc();
+        let asked = Asked { caller, request, begun, consensus };
+        let Asked { caller, request, .. } = &asked;
+        if let Some(read) = self.engine.state.one_at_once(request, |auth: &Auth| may_read(auth, caller, request)) {
+            return self.answered(request, read, &asked.phases()).map(Response::new);
         }
-        let service = self.clone();
+        let (service, (answer, answered)) = (self.clone(), oneshot::channel());
         // Values may have to come from disk.
-        let answer = tokio::task::spawn_blocking(move || {
-            let mut share = service.engine.admission.share();
-            let allow = |auth: &Auth| may_read(auth, &caller, &request);
-            let read = service.engine.state.range(&request, allow, |bytes| share.grow(bytes));
-            phases.apply = begun.elapsed().saturating_sub(phases.consensus);
-            let mut response = Response::new(service.answered(&request, read, &phases)?);
-            response.extensions_mut().insert(Held::from(share));
-            Ok(response)
-        });
-        answer.await.map_err(|_| abandoned())?
+        tokio::task::spawn_blocking(move || service.read_range(asked, answer));
+        answered.await.map_err(|_| abandoned())?
     }
 
     type RangeStreamStream = Pieces;

@@ -53,6 +53,11 @@ pub(super) const IMPORT: &[u8] = b"import";
 const MEMTABLE_BYTES: usize = 8 << 20;
 const CACHE_BYTES: usize = 16 << 20;
 
+/// Revisions for each value that is read, up to which it is quicker to walk past the others than to look values up.
+const SPARSE: u64 = 4;
+/// So far a walk goes for the next value; then it looks for it.
+const STEPS_MAX: usize = 16;
+
 /// The first thing that couldn't be read, if there is one.
 pub(crate) type Damage = Arc<OnceLock<String>>;
 
@@ -285,12 +290,63 @@ impl Values for Disk {
         match self.db.get_cf(self.family(VALUES), change_key(at)) {
             Ok(Some(bytes)) => Ok(bytes.into()),
             Ok(None) => Err(RequestError::Disk),
-            Err(error) => {
-                self.unreadable(&error);
-                Err(RequestError::Disk)
-            }
+            Err(error) => Err(self.no_value(&error)),
         }
     }
+
+    fn each(&self, ats: &[Revision], take: &mut dyn FnMut(usize, &[u8])) -> Result<(), RequestError> {
+        let (Some(first), Some(last)) = (ats.first(), ats.last()) else { return Ok(()) };
+        let revisions = last.main.abs_diff(first.main);
+        if revisions <= ats.len() as u64 * SPARSE {
+            return self.walk(ats, take);
+        }
+        let (values, keys) = (self.family(VALUES), ats.iter().map(|at| change_key(*at)).collect::<Vec<_>>());
+        let found = self.db.batched_multi_get_cf(values, &keys, true);
+        found.into_iter().enumerate().try_for_each(|(place, value)| match value {
+            Ok(Some(value)) => {
+                take(place, &value);
+                Ok(())
+            }
+            Ok(None) => Err(RequestError::Disk),
+            Err(error) => Err(self.no_value(&error)),
+        })
+    }
+}
+
+impl Disk {
+    fn no_value(&self, error: &rocksdb::Error) -> RequestError {
+        self.unreadable(error);
+        RequestError::Disk
+    }
+
+    /// Values that lie close to each other, by walking past those between them.
+    fn walk(&self, ats: &[Revision], take: &mut dyn FnMut(usize, &[u8])) -> Result<(), RequestError> {
+        let mut values = self.db.raw_iterator_cf(self.family(VALUES));
+        for (place, at) in ats.iter().enumerate() {
+            let key = change_key(*at);
+            if place == 0 || !step_to(&mut values, &key) {
+                values.seek(key);
+            }
+            let value = values.item().filter(|(found, _)| *found == key);
+            let Some((_, value)) = value else {
+                values.status().map_err(|error| self.no_value(&error))?;
+                return Err(RequestError::Disk);
+            };
+            take(place, value);
+        }
+        Ok(())
+    }
+}
+
+/// Steps to a key or behind it; `false` if it is further away than is worth walking.
+fn step_to(values: &mut rocksdb::DBRawIterator<'_>, key: &[u8]) -> bool {
+    for _ in 0..STEPS_MAX {
+        values.next();
+        if values.key().is_none_or(|found| found >= key) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Values as far as they are in memory.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use store_core::auth::Auth;
 use store_core::errors::RequestError;
 use store_core::machine::Machine;
-use store_core::mvcc::{Mvcc, Reading, Search, Values, key_value};
-use store_core::wire::{KeyValue, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use store_core::mvcc::{Encoding, Mvcc, Reading, Search, Values, key_value};
+use store_core::wire::{KeyValue, RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse};
 use store_shared::Pin;
 
 use super::State;
@@ -18,11 +18,11 @@ use super::disk::{Cached, Disk};
 /// Keys that are looked at before others may have the state.
 const SLICE_KEYS: usize = 2_000;
 
-/// Larger answers are for those who may wait for room.
+/// Larger answers are for those who may wait for room, and are made in pieces.
 const AT_ONCE_BYTES: usize = 64 << 10;
 
 /// A read whose keys are found; its values are still on disk.
-struct Found<'a, T> {
+pub(crate) struct Found<'a, T> {
     read: T,
     disk: Arc<Disk>,
     /// The newest revision when it began.
@@ -30,27 +30,91 @@ struct Found<'a, T> {
     _pins: Vec<Pin<'a>>,
 }
 
-impl State {
-    /// Answers a read, if users and roles `allow` it, and the revision at which it was answered. The header is the
-    /// caller's. `admit` is told the bytes of the answer as it grows.
+impl<'a> Found<'a, Search> {
+    /// Whether its answer is large enough to be made in pieces, and can be.
+    pub(crate) fn suits_pieces(&self) -> bool {
+        !self.read.is_by_value() && self.read.bytes() > AT_ONCE_BYTES
+    }
+
+    /// The newest revision when it began.
+    pub(crate) fn newest(&self) -> i64 {
+        self.newest
+    }
+
+    /// The answer, without its header. `admit` is told its bytes as it grows.
     ///
     /// # Errors
-    /// [`RequestError`] of `allow` or `admit`, or for a revision out of reach.
+    /// [`RequestError`] of `admit`, or of a value that can't be read.
+    pub(crate) fn finish(
+        self,
+        admit: impl FnMut(usize) -> Result<(), RequestError>,
+    ) -> Result<RangeResponse, RequestError> {
+        self.read.finish(&*self.disk, admit)
+    }
+
+    /// The answer in pieces. `admit` is told the bytes of all of it.
+    ///
+    /// # Errors
+    /// [`RequestError`] of `admit`.
+    pub(crate) fn encode(
+        self,
+        header: Option<ResponseHeader>,
+        admit: impl FnMut(usize) -> Result<(), RequestError>,
+    ) -> Result<Found<'a, Encoding>, RequestError> {
+        let Self { read, disk, newest, _pins } = self;
+        Ok(Found { read: read.encode(header, admit)?, disk, newest, _pins })
+    }
+}
+
+impl Found<'_, Encoding> {
+    /// Bytes that are left.
+    pub(crate) fn bytes(&self) -> usize {
+        self.read.bytes()
+    }
+
+    /// The next piece of about so many bytes, if there is one.
+    ///
+    /// # Errors
+    /// [`RequestError`] of a value that can't be read.
+    pub(crate) fn piece(&mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, RequestError> {
+        self.read.piece(bytes_max, &*self.disk)
+    }
+}
+
+impl State {
+    /// Begins a read, if users and roles `allow` it.
+    ///
+    /// # Errors
+    /// [`RequestError`] of `allow`, or for a revision out of reach.
+    pub(crate) fn find_range(
+        &self,
+        request: &RangeRequest,
+        allow: impl Fn(&Auth) -> Result<(), RequestError>,
+    ) -> Result<Found<'_, Search>, RequestError> {
+        let begin = |machine: &Machine, _: &Disk| {
+            allow(&machine.auth)?;
+            Search::new(&machine.mvcc, request)
+        };
+        self.find(begin, std::slice::from_mut)
+    }
+
+    /// Answers a read, and says the revision at which it was answered; else as [`State::find_range`] and
+    /// [`Found::finish`].
+    ///
+    /// # Errors
+    /// Theirs.
     pub(crate) fn range(
         &self,
         request: &RangeRequest,
         allow: impl Fn(&Auth) -> Result<(), RequestError>,
         admit: impl FnMut(usize) -> Result<(), RequestError>,
     ) -> Result<(RangeResponse, i64), RequestError> {
-        let begin = |machine: &Machine, _: &Disk| {
-            allow(&machine.auth)?;
-            Search::new(&machine.mvcc, request)
-        };
-        let found = self.find(begin, std::slice::from_mut)?;
-        Ok((found.read.finish(&*found.disk, admit)?, found.newest))
+        let found = self.find_range(request, allow)?;
+        let newest = found.newest;
+        Ok((found.finish(admit)?, newest))
     }
 
-    /// The same of one key, if nothing need be waited for, neither who writes nor the disk; else `None`.
+    /// Answers a read of one key, if nothing need be waited for, neither who writes nor the disk; else `None`.
     pub(crate) fn one_at_once(
         &self,
         request: &RangeRequest,
@@ -71,7 +135,8 @@ impl State {
         (!cached.missed() && !is_too_large).then(|| answer.map(|answer| (answer, mvcc.revision())))
     }
 
-    /// Answers a transaction that only reads, all of it as of one revision; else as [`State::range`].
+    /// Answers a transaction that only reads, all of it as of one revision, and that revision. The header is the
+    /// caller's. `admit` is told the bytes of the answer as it grows.
     ///
     /// # Errors
     /// [`RequestError`] of `allow` or `admit`, or what it would be refused for in the log.

@@ -155,6 +155,44 @@ fn one_key_is_answered_at_once_if_it_is_in_memory() {
     assert_eq!(at_once(&state, &of("l")), None);
 }
 
+/// Values are the same one by one and together, close to each other and far apart, in memory and in files.
+#[test]
+fn values_are_read_together() {
+    let mut member = Member::new();
+    let write = |number: i64| PutRequest {
+        key: format!("k{}", number % 7).into(),
+        value: vec![number as u8; 1 + number as usize % 300].into(),
+        ..PutRequest::default()
+    };
+    for number in 0..500 {
+        member.run(&Asker::Member, Request::Put(write(number))).answer.expect("written");
+        if number == 200 || number == 350 {
+            member.state.flush().expect("flushed");
+        }
+    }
+    // Others lie between, and behind these nothing.
+    let compact = CompactionRequest { revision: 100, physical: false };
+    member.run(&Asker::Member, Request::Compact(compact)).answer.expect("compacted");
+    while member.state.collect().expect("collected") {}
+    let disk = member.state.disk();
+    let at = |main: i64| Revision { main, sub: 0 };
+    let read = |ats: &[Revision]| {
+        let mut values = vec![Bytes::new(); ats.len()];
+        disk.each(ats, &mut |place, value| values[place] = Bytes::copy_from_slice(value))?;
+        Ok(values)
+    };
+    for step in [1, 3, 20, 40] {
+        let ats: Vec<Revision> = (102..=501).step_by(step).map(at).collect();
+        let alone: Vec<Bytes> = ats.iter().map(|at| disk.value(*at).expect("a value")).collect();
+        assert_eq!(read(&ats), Ok(alone), "each {step}");
+        let missing: Vec<Revision> = ats.iter().copied().chain([at(502)]).collect();
+        assert_eq!(read(&missing), Err(RequestError::Disk), "each {step}");
+    }
+    assert_eq!(read(&[]), Ok(Vec::new()));
+    assert_eq!(read(&[at(50), at(51), at(102)]), Err(RequestError::Disk));
+    assert_eq!(member.state.damage(), None);
+}
+
 /// S1: users and roles lie beside the applied index.
 #[test]
 fn users_and_roles_are_there_after_opening_again() {
