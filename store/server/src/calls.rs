@@ -18,7 +18,8 @@ use tower::Service as _;
 
 use crate::auth::guard;
 use crate::closing::end_stream;
-use crate::grpc::{self, KvService, Service};
+use crate::grpc::services::kv_server::KvServer;
+use crate::grpc::{self, Service};
 use crate::metrics::Watched;
 
 /// Where the most frequent calls go.
@@ -30,7 +31,7 @@ pub(crate) struct Calls(Arc<Inner>);
 
 struct Inner {
     service: Service,
-    kv: KvService,
+    kv: KvServer<Service>,
     /// The others, and what isn't known.
     rest: Router,
     closing: CancellationToken,
@@ -69,7 +70,7 @@ impl Calls {
             self.0.rest.clone().call(request).await
         };
         let Ok(response) = answered;
-        grpc::in_gos_words(response)
+        grpc::in_gos_words(grpc::in_pieces(response))
     }
 }
 

@@ -32,7 +32,7 @@ use crate::peers::Peers;
 /// Generated services; their messages are store-core's.
 #[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from etcd.proto")]
 #[allow(unreachable_pub, reason = "generated")]
-mod services {
+pub(crate) mod services {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
@@ -51,7 +51,7 @@ mod elections {
 }
 
 use elections::election_server::ElectionServer;
-use large::InPieces;
+pub(crate) use large::in_pieces;
 use locks::lock_server::LockServer;
 use services::auth_server::AuthServer;
 use services::cluster_server::ClusterServer;
@@ -91,14 +91,10 @@ impl Service {
     }
 }
 
-/// Keys, whose large answers are made in pieces.
-pub(crate) type KvService = InPieces<KvServer<Service>>;
-
 /// Keys.
-pub(crate) fn kv(service: &Service) -> KvService {
+pub(crate) fn kv(service: &Service) -> KvServer<Service> {
     let largest = service.config.max_message_bytes();
-    let kv = KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX);
-    InPieces(kv)
+    KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX)
 }
 
 /// All services on one router.

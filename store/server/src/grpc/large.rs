@@ -7,21 +7,18 @@
 //!
 //! Source: gRPC over HTTP/2, "Length-Prefixed-Message".
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use axum::body::Body;
 use axum::http;
+use axum::response::Response;
 use bytes::Bytes;
-use futures::TryFutureExt as _;
-use futures::future::MapOk;
 use http_body::Frame;
 use parking_lot::Mutex;
 use store_core::errors::RequestError;
 use tokio::sync::mpsc;
-use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use super::status;
@@ -108,33 +105,8 @@ impl http_body::Body for Pieces {
     }
 }
 
-/// A service some of whose answers come in pieces.
-#[derive(Clone)]
-pub(super) struct InPieces<S>(pub(super) S);
-
-impl<S: NamedService> NamedService for InPieces<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> tower::Service<http::Request<Body>> for InPieces<S>
-where
-    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = MapOk<S::Future, fn(http::Response<Body>) -> http::Response<Body>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.0.call(request).map_ok(in_pieces)
-    }
-}
-
 /// Puts an answer's pieces where tonic's body is.
-fn in_pieces(mut response: http::Response<Body>) -> http::Response<Body> {
+pub(crate) fn in_pieces(mut response: Response) -> Response {
     let large = response.extensions_mut().remove::<Large>();
     match large.and_then(|large| large.0.lock().take()) {
         Some(pieces) => response.map(|_| Body::new(pieces)),
@@ -156,7 +128,7 @@ mod tests {
         drop(sender);
         let mut response = http::Response::new(Body::empty());
         response.extensions_mut().insert(large);
-        let mut body = Box::pin(axum::body::Body::new(in_pieces(response).into_body()));
+        let mut body = Box::pin(in_pieces(response).into_body());
         let (mut bytes, mut code) = (Vec::new(), String::new());
         let frames = futures::stream::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx));
         for frame in frames.collect::<Vec<_>>().await {
