@@ -134,7 +134,7 @@ fn frame_encode() -> Work {
 }
 
 fn frame_decode() -> Work {
-    let encoded: Vec<Vec<u8>> = frames().iter().map(|frame| frame.encode().expect("small")).collect();
+    let encoded: Vec<Bytes> = frames().iter().map(|frame| frame.encode().expect("small").into()).collect();
     Box::new(move || encoded.iter().for_each(|bytes| drop(black_box(Frame::decode(bytes)))))
 }
 
