@@ -110,7 +110,7 @@ pub(crate) struct StoreArgs {
     /// Seconds between two notes in the log of what is left of leases that live longer
     #[arg(long, env = "ETCD_LEASE_CHECKPOINT_INTERVAL", default_value_t = 300)]
     lease_checkpoint_interval: u64,
-    /// Largest request, bytes
+    /// Largest request, bytes, at most 32 MiB
     #[arg(long, env = "ETCD_MAX_REQUEST_BYTES", default_value_t = 1_572_864)]
     max_request_bytes: usize,
     /// Operations in a transaction

@@ -123,6 +123,9 @@ impl AuthToken {
 /// Bytes of keys, values and leases that may be live if nothing else is said: etcd's largest advice.
 const QUOTA_BYTES: u64 = 8 << 30;
 
+/// The largest request that may be allowed: half of what peers take at once.
+const REQUEST_BYTES_MAX: usize = 32 << 20;
+
 /// Settings of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -150,7 +153,7 @@ pub struct Config {
     pub election_timeout: Duration,
     /// How often the leader notes in the log what is left of leases that live longer.
     pub lease_checkpoint_interval: Duration,
-    /// Largest request, bytes.
+    /// Largest request, bytes; at most 32 MiB.
     pub max_request_bytes: usize,
     /// Operations in a transaction, those of transactions inside it included.
     pub max_txn_ops: usize,
@@ -300,6 +303,10 @@ impl Config {
         if self.auth_token_ttl.is_zero() {
             return refuse("--auth-token-ttl must be > 0");
         }
+        if self.max_request_bytes > REQUEST_BYTES_MAX {
+            // A larger one would be taken here, and by no peer.
+            return refuse(format!("--max-request-bytes must be at most {REQUEST_BYTES_MAX}"));
+        }
         if self.max_concurrent_streams == 0 {
             return refuse("--max-concurrent-streams must be > 0");
         }
@@ -413,6 +420,14 @@ mod tests {
         for text in wrong {
             assert!(AuthToken::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn no_request_may_be_larger_than_what_peers_take() {
+        let of = |max_request_bytes| Config { max_request_bytes, ..Config::default() };
+        assert_eq!(of(REQUEST_BYTES_MAX).validate(), Ok(()));
+        let refused = of(REQUEST_BYTES_MAX + 1).validate().expect_err("too large");
+        assert_eq!(refused.to_string(), "--max-request-bytes must be at most 33554432");
     }
 
     #[test]
