@@ -28,7 +28,7 @@ pub enum ProposeError {
 pub struct Proposals<T> {
     entries: Vec<Entry>,
     bytes: usize,
-    /// Those of this member, among them what peers sent for its log.
+    /// Who waits for this member's own; whoever waits for what peers sent waits there.
     waiting: Vec<T>,
 }
 
