@@ -109,12 +109,20 @@ fuzz_target!(|bytes: &[u8]| {
     let is_newest = segment == whole.0.len() as u64;
     let mut harmed = whole.clone();
     let bytes = harmed.0.get_mut(&segment).expect("it is there");
-    let at = (usize::from(place[1]) << 8 | usize::from(place[2])) % bytes.len();
-    let is_cut = which % 4 == 1;
-    if is_cut {
-        bytes.truncate(at);
-    } else {
-        bytes[at] ^= 1 << (place[3] % 8);
+    let mut at = (usize::from(place[1]) << 8 | usize::from(place[2])) % bytes.len();
+    let (is_cut, is_prepared) = (which % 4 == 1, which % 8 >= 4);
+    if is_prepared {
+        // It was made in its length: zeros stand behind what was written.
+        let length = bytes.len().next_multiple_of(4096);
+        bytes.resize(length, 0);
+    }
+    match (is_cut, is_prepared) {
+        (true, false) => bytes.truncate(at),
+        (true, true) => {
+            at = at / 512 * 512;
+            bytes[at..].fill(0);
+        }
+        (false, _) => bytes[at] ^= 1 << (place[3] % 8),
     }
     match open(harmed) {
         Ok((less, ..)) if is_newest || (is_cut && at == 0) => {

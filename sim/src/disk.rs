@@ -2,6 +2,7 @@
 //!
 //! What the log thread does between two of its waits for the disk is remembered until the wait is over. If the power
 //! fails before, a prefix of it is done; of a frame that was being written there is a part, or sectors of it are zeros.
+//! Every other segment was made beforehand: it never is too short, and zeros stand behind its frames.
 //! What was removed comes back until a new segment synced the folder, the last first.
 //! What lies there for long may have a flipped bit when it is read again.
 
@@ -13,6 +14,14 @@ use crate::chance::Chance;
 
 /// What a disk writes whole.
 const SECTOR_BYTES: usize = 512;
+/// Of so many bytes a segment has a multiple, if it was made beforehand,
+const BLOCK_BYTES: usize = 4096;
+/// and at least so many zeros stand in it behind what was written.
+const PREPARED_BYTES: usize = 2 * BLOCK_BYTES;
+
+fn is_prepared(number: u64) -> bool {
+    number.is_multiple_of(2)
+}
 
 /// Why the disk can't be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +80,7 @@ impl Files {
         if let Some((segment, before)) = torn
             && let Some(bytes) = self.segments.get_mut(&segment)
         {
-            tear(bytes, before, power, chance);
+            tear(bytes, before, power, is_prepared(segment), chance);
             self.torn = Some((segment, before));
         }
         self.settle();
@@ -196,9 +205,9 @@ impl Files {
 }
 
 /// A frame that begins at `before` wasn't written to its end.
-fn tear(bytes: &mut Vec<u8>, before: usize, power: bool, chance: &mut Chance) {
+fn tear(bytes: &mut Vec<u8>, before: usize, power: bool, is_prepared: bool, chance: &mut Chance) {
     let end = bytes.len();
-    if !power || chance.once_in(2) {
+    if !is_prepared && (!power || chance.once_in(2)) {
         bytes.truncate(before + chance.place(end - before + 1));
         return;
     }
@@ -220,7 +229,11 @@ impl Segments for Files {
     }
 
     fn read(&mut self, number: u64) -> Result<Vec<u8>, Fault> {
-        Ok(self.segments.get(&number).cloned().unwrap_or_default())
+        let mut bytes = self.segments.get(&number).cloned().unwrap_or_default();
+        if is_prepared(number) {
+            bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES) + PREPARED_BYTES, 0);
+        }
+        Ok(bytes)
     }
 
     fn cut(&mut self, number: u64, bytes: usize) -> Result<(), Fault> {
@@ -247,8 +260,12 @@ impl Segments for Files {
         bytes.extend_from_slice(header);
         if self.full {
             // What still fits is written.
-            self.torn = Some((*segment, bytes.len() - header.len()));
+            let before = bytes.len() - header.len();
+            self.torn = Some((*segment, before));
             bytes.extend_from_slice(&content[..content.len() / 2]);
+            if is_prepared(*segment) {
+                bytes.truncate(before.max(bytes.len() / SECTOR_BYTES * SECTOR_BYTES));
+            }
             return Err(Fault::Full);
         }
         bytes.extend_from_slice(content);

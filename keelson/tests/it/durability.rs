@@ -1,13 +1,12 @@
 //! Nothing is acknowledged before a majority's disks hold it, and many writes share a sync: as the kernel sees it.
 //!
-//! Three real members run under strace, which tells when each write to their logs and each `fdatasync` began and ended. Where
-//! an entry stands in a log is looked up in the log's bytes, by the value that the client wrote. So nothing is taken from
-//! the members themselves, neither metrics nor formats.
+//! Three real members run under strace, which tells when each write to their logs and each `fdatasync` began and ended, and
+//! what was written: the value that the client sent is looked for in that. So nothing is taken from the members
+//! themselves, neither metrics nor formats.
 
 mod trace;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,21 +15,17 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use trace::{Place, Trace};
+use trace::Trace;
 
 /// Writers side by side, and what each writes.
 const WRITERS: usize = 64;
 const WRITES_EACH: usize = 20;
 /// Writes one after the other.
 const ALONE: usize = 20;
-/// Each value begins so, and has so many bytes that tell it from all others.
-const MARK: &str = "durability-";
-const MARK_BYTES: usize = MARK.len() + 9;
 /// Beyond this, what was to come doesn't come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Member {
-    folder: PathBuf,
     url: String,
     trace: PathBuf,
     /// strace, which ends with the member.
@@ -80,7 +75,9 @@ impl Members {
             let (data, trace) = (folder.path().join(&name), folder.path().join(format!("{name}.trace")));
             let said = std::fs::File::create(folder.path().join(format!("{name}.log"))).expect("a file");
             let tracer = Command::new("strace")
-                .args(["-f", "--seccomp-bpf", "-y", "-ttt", "-T", "-s", "0", "-e", "trace=write,fdatasync", "-o"])
+                .args(["-f", "--seccomp-bpf", "-y", "-ttt", "-T", "-e", "trace=write,pwrite64,fdatasync"])
+                // More than the log writes at once here.
+                .args(["-s", "4194304", "-o"])
                 .arg(&trace)
                 .args(more)
                 .args([env!("CARGO_BIN_EXE_keelson"), "store", "--name", &name, "--data-dir"])
@@ -93,7 +90,7 @@ impl Members {
                 .stderr(said)
                 .spawn()
                 .expect("strace");
-            Member { folder: data, url: clients[at].clone(), trace, tracer }
+            Member { url: clients[at].clone(), trace, tracer }
         };
         Self { all: (0..3).map(member).collect(), _folder: folder }
     }
@@ -112,42 +109,14 @@ impl Members {
         }
     }
 
-    /// Ends them; what each wrote when, and where each value stands in its log.
-    fn ended(mut self) -> Vec<(Trace, HashMap<String, Place>)> {
+    /// Ends them; what each wrote when.
+    fn ended(mut self) -> Vec<Trace> {
         let look = |member: &mut Member| {
             member.kill();
-            let text = std::fs::read_to_string(&member.trace).expect("a trace");
-            (Trace::parse(&text), places(&member.folder))
+            Trace::parse(&std::fs::read_to_string(&member.trace).expect("a trace"))
         };
         self.all.iter_mut().map(look).collect()
     }
-}
-
-/// Where each value stands in the log's files.
-fn places(folder: &Path) -> HashMap<String, Place> {
-    let mut places = HashMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-            if path.is_dir() {
-                folders.push(path);
-            } else if trace::is_segment(&path.display().to_string()) {
-                let bytes = std::fs::read(&path).expect("a segment");
-                for at in marks(&bytes) {
-                    let mark = String::from_utf8_lossy(&bytes[at..(at + MARK_BYTES).min(bytes.len())]).into_owned();
-                    let end = (at + MARK_BYTES) as u64;
-                    // What comes later replaces what came before.
-                    places.insert(mark, Place { file: path.display().to_string(), end });
-                }
-            }
-        }
-    }
-    places
-}
-
-/// Where marks begin.
-fn marks(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    bytes.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK.as_bytes()).map(|(at, _)| at)
 }
 
 /// Microseconds, by the clock that strace reads.
@@ -156,18 +125,18 @@ fn now() -> u64 {
     u64::try_from(since.as_micros()).expect("this century")
 }
 
-/// A write that was acknowledged: its value's mark, and when it was sent and answered.
+/// A write that was acknowledged: its value, and when it was sent and answered.
 struct Acknowledged {
-    mark: String,
+    value: String,
     sent: u64,
     answered: u64,
 }
 
 async fn write(client: &mut Client, writer: usize, number: usize) -> Acknowledged {
-    let mark = format!("{MARK}{writer:04}-{number:04}");
+    let value = format!("durability-{writer:04}-{number:04}");
     let sent = now();
-    client.put(format!("{writer}"), mark.as_str(), None).await.expect("written");
-    Acknowledged { mark, sent, answered: now() }
+    client.put(format!("{writer}"), value.as_str(), None).await.expect("written");
+    Acknowledged { value, sent, answered: now() }
 }
 
 /// Many writers at once, then one alone.
@@ -199,18 +168,12 @@ async fn load(members: &Members) -> (Vec<Acknowledged>, Vec<Acknowledged>) {
 }
 
 /// The writes that were acknowledged before two of three had synced them.
-fn too_early<'a>(
-    acknowledged: impl IntoIterator<Item = &'a Acknowledged>,
-    members: &[(Trace, HashMap<String, Place>)],
-) -> Vec<&'a str> {
+fn too_early<'a>(acknowledged: impl IntoIterator<Item = &'a Acknowledged>, members: &[Trace]) -> Vec<&'a str> {
     let is_early = |write: &&Acknowledged| {
-        let synced = |(trace, places): &&(Trace, HashMap<String, Place>)| {
-            let durable = places.get(&write.mark).and_then(|place| trace.durable(place));
-            durable.is_some_and(|at| at <= write.answered)
-        };
+        let synced = |trace: &&Trace| trace.durable(&write.value).is_some_and(|at| at <= write.answered);
         members.iter().filter(synced).count() < 2
     };
-    acknowledged.into_iter().filter(is_early).map(|write| write.mark.as_str()).collect()
+    acknowledged.into_iter().filter(is_early).map(|write| write.value.as_str()).collect()
 }
 
 /// When the first was sent, and the last answered.
@@ -227,7 +190,7 @@ async fn writes_are_acknowledged_after_a_majority_synced_them_and_share_syncs() 
     let members = members.ended();
     let early = too_early(many.iter().chain(&alone), &members);
     assert!(early.is_empty(), "{} writes weren't on a majority's disks, {} among them", early.len(), early[0]);
-    let syncs = |writes| members.iter().map(|(trace, _)| trace.syncs_within(span(writes))).collect::<Vec<_>>();
+    let syncs = |writes| members.iter().map(|trace| trace.syncs_within(span(writes))).collect::<Vec<_>>();
     let (under_load, one_by_one) = (syncs(&many), syncs(&alone));
     println!("{} writes at once: {under_load:?} syncs; {ALONE} one by one: {one_by_one:?}", many.len());
     for syncs in under_load {

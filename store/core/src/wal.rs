@@ -39,7 +39,7 @@ pub trait Segments {
     /// If the disk refuses; so of all that follow.
     fn numbers(&mut self) -> Result<Vec<u64>, Self::Error>;
 
-    /// All of a segment.
+    /// All of a segment; behind what was appended there may be zeros.
     ///
     /// # Errors
     /// If the disk refuses.
@@ -62,6 +62,11 @@ pub trait Segments {
     /// # Errors
     /// If the disk refuses.
     fn append(&mut self, header: &[u8], content: &[u8]) -> Result<(), Self::Error>;
+
+    /// Whether the next segment would be a better one already, though the open one isn't full.
+    fn prefers_next(&self) -> bool {
+        false
+    }
 
     /// Deletes a segment.
     ///
@@ -227,7 +232,7 @@ impl<S: Segments> Wal<S> {
         if sync || self.buffer.len() > UNSYNCED_BYTES_MAX {
             self.write_frame()?;
         }
-        if self.written >= self.segment_bytes {
+        if self.written >= self.segment_bytes || self.segments.prefers_next() {
             self.rotate()?;
         }
         Ok(())

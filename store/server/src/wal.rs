@@ -1,15 +1,26 @@
 //! The log's files: the core's segments in a folder.
 
+mod segment;
+mod spare;
+
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use raft::eraftpb::ConfState;
 use store_core::replica::Log;
 use store_core::wal::{self, Damage, Segments};
 
+use segment::{Segment, open_direct};
+use spare::Spare;
+
 /// A segment this large is followed by another.
 const SEGMENT_BYTES: u64 = 32 << 20;
+/// After so many bytes the next one is made, if the open one grows: who writes next to nothing needs no disk for it;
+const SPARE_BEHIND_GROWN_BYTES: u64 = 1 << 20;
+/// and after so many, if it doesn't.
+const SPARE_BEHIND_BYTES: u64 = 16 << 20;
+/// The file that is made.
+const SPARE: &str = "next";
 
 /// Why the log can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +57,16 @@ pub(crate) type Wal = wal::Wal<Folder>;
 /// `applied` (index and term) is what the state has durably applied.
 pub(crate) fn open(dir: &Path, applied: (u64, u64), conf_state: ConfState) -> Result<(Wal, Log), WalError> {
     std::fs::create_dir_all(dir).map_err(io(dir))?;
-    Wal::open(Folder { dir: dir.to_owned(), open: None }, SEGMENT_BYTES, applied, conf_state)
+    let spare = dir.join(SPARE);
+    let spare = Spare::new(spare.clone(), SEGMENT_BYTES).map_err(io(&spare))?;
+    Wal::open(Folder { dir: dir.to_owned(), open: None, spare }, SEGMENT_BYTES, applied, conf_state)
 }
 
-/// The folder, and the segment that is appended to.
+/// The folder, the segment that is appended to, and the next.
 pub(crate) struct Folder {
     dir: PathBuf,
-    open: Option<(PathBuf, File)>,
+    open: Option<Segment>,
+    spare: Spare,
 }
 
 impl Folder {
@@ -90,19 +104,29 @@ impl Segments for Folder {
 
     fn create(&mut self, number: u64) -> Result<(), WalError> {
         let path = self.path(number);
-        let file = OpenOptions::new().create_new(true).append(true).open(&path).map_err(io(&path))?;
+        let prepared = if path.exists() { None } else { self.spare.take(&path) };
+        let is_prepared = prepared.is_some();
+        let made = prepared.map_or_else(|| open_direct(OpenOptions::new().write(true).create_new(true), &path), Ok);
+        let file = made.map_err(io(&path))?;
         // The name itself must survive a power cut.
         File::open(&self.dir).and_then(|d| d.sync_all()).map_err(io(&self.dir))?;
-        self.open = Some((path, file));
+        self.open = Some(Segment::new(path, file, is_prepared));
         Ok(())
     }
 
     fn append(&mut self, header: &[u8], content: &[u8]) -> Result<(), WalError> {
         // A log that is open has created its segment.
-        let Some((path, file)) = &mut self.open else { return Ok(()) };
-        file.write_all(header).map_err(io(path))?;
-        file.write_all(content).map_err(io(path))?;
-        file.sync_data().map_err(io(path))
+        let Some(segment) = &mut self.open else { return Ok(()) };
+        segment.append([header, content]).map_err(io(&segment.path))?;
+        let behind = if segment.is_prepared { SPARE_BEHIND_BYTES } else { SPARE_BEHIND_GROWN_BYTES };
+        if segment.length() >= behind {
+            self.spare.prepare();
+        }
+        Ok(())
+    }
+
+    fn prefers_next(&self) -> bool {
+        self.spare.is_ready() && self.open.as_ref().is_some_and(|segment| !segment.is_prepared)
     }
 
     fn remove(&mut self, number: u64) -> Result<(), WalError> {

@@ -2,17 +2,11 @@
 
 use std::collections::HashMap;
 
-/// The end of a value in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: String,
-    pub(super) end: u64,
-}
-
 /// What was done to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Done {
-    Appended(u64),
+    /// These bytes, as strace shows them: what can be printed stands for itself.
+    Wrote(String),
     Synced,
 }
 
@@ -65,17 +59,14 @@ impl Trace {
         Self(steps)
     }
 
-    /// When a place's bytes were on the disk: with the first sync that began after they had been written.
-    pub(super) fn durable(&self, place: &Place) -> Option<u64> {
-        let mut steps = self.0.iter().filter(|step| step.file == place.file);
-        let mut length = 0;
-        let written = steps.by_ref().find_map(|step| {
-            if let Done::Appended(bytes) = step.done {
-                length += bytes;
-            }
-            (length >= place.end).then_some(step.ended)
-        })?;
-        steps.find(|step| step.done == Done::Synced && step.begun >= written).map(|step| step.ended)
+    /// When a value was on the disk: with the first sync of its file that began after it had been written there.
+    pub(super) fn durable(&self, value: &str) -> Option<u64> {
+        let is_written = |step: &&Step| matches!(&step.done, Done::Wrote(bytes) if bytes.contains(value));
+        let mut steps = self.0.iter();
+        let written = steps.by_ref().find(is_written)?;
+        let syncs =
+            |step: &&Step| step.done == Done::Synced && step.file == written.file && step.begun >= written.ended;
+        steps.find(syncs).map(|step| step.ended)
     }
 
     /// Syncs that began and ended in a time.
@@ -85,55 +76,60 @@ impl Trace {
     }
 }
 
-/// Such as `write(9</log/0000000000000001.log>, ""..., 40) = 40 <0.000012>`.
+/// Such as `pwrite64(9</log/0000000000000001.log>, "what"..., 4096, 0) = 4096 <0.000012>`.
 fn step(call: &str, begun: u64) -> Option<Step> {
     let (name, rest) = call.split_once('(')?;
     let (file, rest) = rest.split_once('<')?.1.split_once('>')?;
-    let (_, result) = rest.rsplit_once(" = ")?;
+    let (what, result) = rest.rsplit_once(" = ")?;
     let (result, took) = result.trim_end_matches('>').rsplit_once(" <")?;
     let ended = begun + micros(took)?;
     // More than a number: an error, or made up.
     let result: u64 = result.trim().parse().ok()?;
     let done = match name {
-        "write" => Done::Appended(result),
-        "fdatasync" => Done::Synced,
+        // Behind the bytes stand how many they are, and for the second the place.
+        "write" | "pwrite64" if is_segment(file) => {
+            let given = what.trim_end_matches(')').rsplit(", ").nth(usize::from(name == "pwrite64"));
+            assert_eq!(given.and_then(|given| given.parse().ok()), Some(result), "not all was written: {call}");
+            Done::Wrote(what.to_owned())
+        }
+        "fdatasync" if is_segment(file) => Done::Synced,
         _ => return None,
     };
-    is_segment(file).then(|| Step { file: file.to_owned(), done, begun, ended })
+    Some(Step { file: file.to_owned(), done, begun, ended })
 }
 
 const LOG: &str = "/m0/log/0000000000000001.log";
 
-fn durable(lines: &[&str], end: u64) -> Option<u64> {
-    let text = lines.join("\n").replace("LOG", LOG);
-    Trace::parse(&text).durable(&Place { file: LOG.to_owned(), end })
+fn durable(lines: &[&str], value: &str) -> Option<u64> {
+    Trace::parse(&lines.join("\n").replace("LOG", LOG)).durable(value)
 }
 
 #[test]
 fn bytes_are_durable_with_the_sync_behind_them() {
     let lines = [
-        "7 100.000010 write(9<LOG>, \"\"..., 12) = 12 <0.000005>",
-        "7 100.000020 write(9<LOG>, \"\"..., 100) = 100 <0.000005>",
+        r#"7 100.000010 pwrite64(9<LOG>, "\1one\0two\0", 12, 0) = 12 <0.000005>"#,
         "7 100.000030 fdatasync(9<LOG>) = 0 <0.000400>",
-        "7 100.001000 write(9<LOG>, \"\"..., 50) = 50 <0.000005>",
+        r#"7 100.001000 pwrite64(9<LOG>, "\1three", 12, 4096) = 12 <0.000005>"#,
+        "7 100.001030 fdatasync(10</m0/log/0000000000000002.log>) = 0 <0.000400>",
     ];
-    assert_eq!(durable(&lines, 112), Some(100_000_430));
-    assert_eq!(durable(&lines, 113), None, "it was written, and not synced");
-    assert_eq!(durable(&lines, 200), None, "it wasn't written");
+    assert_eq!(durable(&lines, "one"), Some(100_000_430));
+    assert_eq!(durable(&lines, "two"), Some(100_000_430));
+    assert_eq!(durable(&lines, "three"), None, "it was written, and another file synced");
+    assert_eq!(durable(&lines, "four"), None, "it wasn't written");
 }
 
 #[test]
 fn a_sync_that_began_before_or_failed_does_not_count() {
     let lines = [
         "8 100.000005 fdatasync(9<LOG> <unfinished ...>",
-        "7 100.000010 write(9<LOG>, \"\"..., 12) = 12 <0.000005>",
+        r#"7 100.000010 write(9<LOG>, "one", 3) = 3 <0.000005>"#,
         "8 100.000300 <... fdatasync resumed>) = 0 <0.000295>",
         "7 100.000400 fdatasync(9<LOG>) = -1 EIO (Input/output error) <0.000005>",
         "7 100.000500 fdatasync(9<LOG>) = 0 (INJECTED) <0.000005>",
         "7 100.000600 fdatasync(10</m0/log/000012.log>) = 0 <0.000005>",
     ];
-    assert_eq!(durable(&lines, 12), None);
+    assert_eq!(durable(&lines, "one"), None);
     let resumed =
         ["7 100.000700 fdatasync(9<LOG> <unfinished ...>", "7 100.000900 <... fdatasync resumed>) = 0 <0.000150>"];
-    assert_eq!(durable(&[&lines[..], &resumed].concat(), 12), Some(100_000_850));
+    assert_eq!(durable(&[&lines[..], &resumed].concat(), "one"), Some(100_000_850));
 }

@@ -4,6 +4,9 @@
 //! checksums take in the segment's number and the frame's place, so that content that looks like a
 //! frame isn't one.
 //!
+//! Behind the last frame there may be zeros: a file can be made in its length before anything is written to it, and
+//! what is written can be filled up to whole blocks. No frame begins with them: its length isn't zero.
+//!
 //! A write that a power cut interrupted leaves a file that is too short, or sectors of zeros
 //! in its last frame: a sector reaches the disk whole or not at all. A frame whose content has sectors of zeros of
 //! its own says how many: the length's highest bit is set, and their number stands behind the checksums. Anything
@@ -87,7 +90,8 @@ fn checksum(segment: u64, offset: u64, bytes: &[u8]) -> u32 {
 pub(super) fn read(segment: u64, bytes: &[u8]) -> (Vec<(u8, Vec<u8>)>, Option<Fault>) {
     let mut all = Vec::new();
     let mut offset = 0;
-    while offset < bytes.len() {
+    let end = end_of_frames(bytes);
+    while offset < end {
         let records = content(segment, bytes, offset).and_then(|(content, end)| {
             let records = records(content).ok_or("records don't fill their frame");
             Ok((records?, end))
@@ -101,6 +105,11 @@ pub(super) fn read(segment: u64, bytes: &[u8]) -> (Vec<(u8, Vec<u8>)>, Option<Fa
         }
     }
     (all, None)
+}
+
+/// Behind this there are only zeros. The last frame may reach beyond it, with zeros of its own.
+fn end_of_frames(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 /// The content of the frame at an offset, and where the frame ends.
@@ -167,7 +176,7 @@ fn is_torn(segment: u64, bytes: &[u8], offset: usize) -> bool {
         // Of its sectors one at least was never written, or it is damaged.
         Err(_) => is_header_missing(bytes, offset),
     };
-    looks_torn && !(offset + 1..bytes.len()).any(|later| content(segment, bytes, later).is_ok())
+    looks_torn && !(offset + 1..end_of_frames(bytes)).any(|later| content(segment, bytes, later).is_ok())
 }
 
 /// Whether the sector that content begins in is nothing but zeros, if the header reaches into it: nothing like that is

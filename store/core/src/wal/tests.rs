@@ -156,6 +156,45 @@ fn a_header_in_two_sectors_is_cut_off_without_one() {
     }
 }
 
+/// F1, in a segment that was made in its length beforehand: what is cut off is only what is torn.
+#[test]
+fn zeros_behind_the_last_frame_are_its_end() {
+    let prepared = |bytes: &[u8]| [bytes, &[0; 5000]].concat();
+    let zeros = Entry { data: vec![0; 1500].into(), ..entry(2, 1) };
+    for last in [entry(2, 1), Entry { data: vec![7; 4000].into(), ..entry(2, 1) }, zeros] {
+        let (bytes, begin) = written(&last);
+        assert_eq!(reread(&prepared(&bytes)).expect("an end"), [(1, 1), (2, 1)]);
+        assert_eq!(reread(&prepared(&bytes[..begin])).expect("an end"), [(1, 1)]);
+        let missing = |sector: usize| begin.max(512 * sector)..(512 * (sector + 1)).min(bytes.len());
+        for sector in begin / 512..bytes.len().div_ceil(512) {
+            let mut torn = prepared(&bytes);
+            torn[missing(sector)].fill(0);
+            let whole = if torn == prepared(&bytes) { vec![(1, 1), (2, 1)] } else { vec![(1, 1)] };
+            assert_eq!(reread(&torn).expect("a torn end"), whole, "{sector}");
+        }
+        for bit in (0..8 * bytes.len()).step_by(3) {
+            let mut flipped = prepared(&bytes);
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(reread(&flipped), Err(Damage { .. })), "bit {bit}");
+        }
+    }
+}
+
+/// F1: a segment with zeros behind its frames stays as it is when others follow.
+#[test]
+fn zeros_stand_in_older_segments_too() {
+    let disk = Memory::default();
+    for index in 1..4 {
+        let (mut wal, log) = open(&disk).expect("opened");
+        assert_eq!(indexes(&log), (1..index).map(|index| (index, 1)).collect::<Vec<_>>());
+        wal.push(&[entry(index, 1)], None);
+        wal.flush(true).expect("written");
+        let newest = disk.newest();
+        disk.0.borrow_mut().get_mut(&newest).expect("it is there").resize(4096, 0);
+    }
+    assert!(disk.0.borrow().values().all(|bytes| bytes.len() == 4096), "nothing was cut off");
+}
+
 /// F1: the last frame too was acknowledged, if it was written whole.
 #[test]
 fn a_flipped_bit_anywhere_is_refused() {
