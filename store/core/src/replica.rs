@@ -266,7 +266,7 @@ impl Replica {
     /// # Panics
     /// If raft can't follow what the state accepted: they would disagree on who votes.
     pub fn members_changed(&mut self, index: u64, change: &ConfChange) {
-        if index <= self.members_known_to() {
+        if index <= self.known_applied() {
             return; // A8
         }
         match self.node.apply_conf_change(change) {

@@ -2,7 +2,9 @@
 //!
 //! They talk through bounded channels. The owner never waits for a disk: entries
 //! leave for followers while the log thread syncs them, one sync covers all that
-//! has gathered meanwhile, and committed entries are applied beside it all.
+//! has gathered meanwhile, and committed entries are applied beside it all. The
+//! owner's thread also serves the peers' connections: what comes from a peer, and
+//! what leaves for one, wakes no other thread.
 //!
 //! Invariants
 //!   E1  A proposer is answered once: by the state that applied its command, or with
@@ -22,14 +24,13 @@ mod ring;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod tokens;
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -44,6 +45,8 @@ use store_core::replica::{Replica, Timing};
 use store_core::watch::{Ring, Told};
 use store_core::wire::peer_answer;
 use store_shared::{Bound, Published, Waiting};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -51,7 +54,6 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
-use crate::peers::Peers;
 use crate::slow::Slow;
 use crate::state::{Received, State, StateError};
 use crate::trace::{Trace, TraceError};
@@ -59,6 +61,8 @@ use crate::wal::{self, Wal, WalError};
 use owner::OwnerTiming;
 use requests::{Answering, WAITING_BYTES_MAX, WAITING_MAX};
 pub(crate) use snapshots::Copied;
+use threads::Quiet;
+pub(crate) use threads::run;
 
 /// Requests and messages that wait for the owner; beyond, they are refused or dropped. What the
 /// engine's own threads tell is bounded by what they were given and is never refused: the owner
@@ -95,7 +99,11 @@ pub(crate) enum Input {
     /// A peer says that this member had another folder.
     Wiped,
     Read(oneshot::Sender<Result<(), RequestError>>),
-    Persisted(u64),
+    /// A step is on disk, and all before it; what may leave only then.
+    Persisted {
+        step: u64,
+        after: Vec<Message>,
+    },
     Applied {
         index: u64,
     },
@@ -179,7 +187,7 @@ pub(crate) struct Engine {
     /// The number of its folder.
     pub(crate) folder: u64,
     pub(crate) state: State,
-    inputs: Sender<Input>,
+    inputs: UnboundedSender<Input>,
     /// Of them, requests and messages.
     queued: Bound,
     /// Each is told its outcome, and how long the state took for it.
@@ -190,6 +198,8 @@ pub(crate) struct Engine {
     patience: Duration,
     next_lease: AtomicU64,
     applied: AtomicU64,
+    /// Whether the owner waits for more to be applied; else it asks by itself.
+    applied_wanted: AtomicBool,
     position: watch::Sender<Position>,
     revision: watch::Sender<i64>,
     ring: Published<Ring>,
@@ -236,6 +246,9 @@ pub enum OpenError {
     /// The trace.
     #[error("tracing consensus")]
     Trace(#[from] TraceError),
+    /// The system gives no means to wait for peers.
+    #[error("making the runtime of the thread that owns the replica")]
+    Runtime(#[source] std::io::Error),
     /// The folder.
     #[error("using {path}")]
     Folder {
@@ -251,10 +264,18 @@ pub(crate) struct Opened {
     pub(crate) engine: Arc<Engine>,
     /// Cancelled once nobody uses the engine any more.
     pub(crate) closed: CancellationToken,
-    receiver: Receiver<Input>,
+    receiver: UnboundedReceiver<Input>,
     replica: Replica,
     wal: Wal,
     timing: OwnerTiming,
+    runtime: Quiet,
+}
+
+impl Opened {
+    /// Where the owner will run, and what talks to peers should.
+    pub(crate) fn runtime(&self) -> Handle {
+        self.runtime.handle()
+    }
 }
 
 /// Where a member's leases begin: 16 bits of its number, 40 of the time, 8 to count with. A later run begins above an
@@ -283,7 +304,8 @@ impl Engine {
         if trace.is_some() {
             replica.record();
         }
-        let (inputs, receiver) = channel();
+        let (inputs, receiver) = unbounded_channel();
+        let runtime = Quiet::new().map_err(OpenError::Runtime)?;
         let revision = state.read().revision();
         let closed = CancellationToken::new();
         let engine = Arc::new(Self {
@@ -299,6 +321,7 @@ impl Engine {
             patience: requests::patience(config.election_timeout),
             next_lease: AtomicU64::new(first_lease(id)),
             applied: AtomicU64::new(applied),
+            applied_wanted: AtomicBool::new(true),
             position: watch::Sender::new(Position::default()),
             revision: watch::Sender::new(revision),
             ring: Published::new(Ring::new(revision)),
@@ -327,7 +350,7 @@ impl Engine {
             election_timeout: config.election_timeout,
             lease_checkpoints: config.lease_checkpoint_interval,
         };
-        Ok(Opened { engine, closed, receiver, replica, wal, timing })
+        Ok(Opened { engine, closed, receiver, replica, wal, timing, runtime })
     }
 
     /// Gives a request or message to the owner; `false` if too many wait or it has ended.
@@ -379,7 +402,7 @@ impl Engine {
     }
 
     pub(crate) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::Acquire)
+        self.applied.load(Ordering::SeqCst)
     }
 
     /// Waits until nothing is left of what compaction to a revision hides.
@@ -411,21 +434,6 @@ impl Engine {
     }
 }
 
-/// The running threads.
-pub(crate) struct Running {
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Running {
-    /// Waits for the threads to end, after the owner was told to stop.
-    pub(crate) fn join(self) {
-        for thread in self.threads {
-            // Its panic was caught and told of.
-            let _ = thread.join();
-        }
-    }
-}
-
 /// Opens the state in a member's folder.
 pub(crate) async fn open_state(data_dir: PathBuf) -> Result<State, OpenError> {
     blocking(move || {
@@ -443,36 +451,4 @@ pub(crate) async fn open(config: Config, state: State, identity: Identity, boot:
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-}
-
-/// Starts the engine's threads.
-pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken) -> std::io::Result<Running> {
-    let Opened { engine, receiver, replica, wal, timing, .. } = opened;
-    let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
-    let (to_state, state_inbox) = sync_channel(1024);
-    // Without one of them the member would neither work nor end: it ends, and says why.
-    let (ending, cancelled) = (engine.clone(), shutdown.clone());
-    let spawn = |name: &'static str, work: Box<dyn FnOnce() + Send>| {
-        let (ending, cancelled) = (ending.clone(), cancelled.clone());
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
-                ending.ended.send_replace(Some(End::Panicked(name)));
-                ending.fail_waiting(RequestError::Stopped);
-                cancelled.cancel();
-            }
-        })
-    };
-    let log_thread = {
-        let (engine, peers) = (engine.clone(), peers.clone());
-        spawn("store-log", Box::new(move || persist::run(&engine, &peers, wal, &log_inbox)))?
-    };
-    let state_thread = {
-        let engine = engine.clone();
-        spawn("store-state", Box::new(move || apply::run(&engine, &state_inbox)))?
-    };
-    let owner_thread = {
-        let owner = owner::Owner::new(engine, peers, replica, to_log, to_state, timing);
-        spawn("store-raft", Box::new(move || owner.run(&receiver, &shutdown)))?
-    };
-    Ok(Running { threads: vec![owner_thread, log_thread, state_thread] })
 }

@@ -140,12 +140,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     let stop = CancellationToken::new();
     let cluster_id = identity.members.cluster_id();
     let own_url = identity.members.get(engine.id).and_then(|m| m.peer_ur_ls.first().cloned()).unwrap_or_default();
-    let peers = peers::Peers::new(&engine, cluster_id, own_url, peer_tls.as_ref(), &stop);
+    let peers = peers::Peers::new(&engine, cluster_id, own_url, peer_tls.as_ref(), opened.runtime(), &stop);
     tokio::spawn(peers.clone().follow());
     let running = engine::run(opened, peers.clone(), stop.clone()).map_err(ServeError::Thread)?;
     for (secure, listener) in peer_listeners {
         let tls = if secure { peer_tls.clone() } else { None };
-        tokio::spawn(peers::serve(listener, tls, peers.clone(), stop.clone()));
+        peers.clone().serve(listener, tls);
     }
     tokio::spawn(describe(engine.clone(), config.clone(), stop.clone()));
     if let Some(retention) = config.auto_compaction {

@@ -21,12 +21,13 @@ use store_core::replica::is_snapshot;
 use store_core::wire::peer_answer::Answer;
 use store_core::wire::peer_question::Question;
 use store_core::wire::{PeerAnswer, PeerQuestion};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, Input};
 use crate::tls::{ClientTls, ServerTls};
-pub(crate) use accept::serve;
 pub use dial::JoinError;
 pub(crate) use dial::members_at;
 
@@ -64,8 +65,10 @@ pub(crate) struct Peers {
     /// One snapshot leaves at a time, and one comes.
     sending: Arc<Semaphore>,
     receiving: Arc<Semaphore>,
-    /// `send` is called by threads that belong to no runtime.
-    runtime: tokio::runtime::Handle,
+    /// Where connections are served: the owner's thread, whose messages they carry.
+    owners: Handle,
+    /// Where all else is: what may take long.
+    runtime: Handle,
 }
 
 impl Peers {
@@ -75,6 +78,7 @@ impl Peers {
         cluster_id: u64,
         own_url: String,
         tls: Option<&PeerTls>,
+        owners: Handle,
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -86,8 +90,15 @@ impl Peers {
             peers: Mutex::new(HashMap::new()),
             sending: Arc::new(Semaphore::new(1)),
             receiving: Arc::new(Semaphore::new(1)),
-            runtime: tokio::runtime::Handle::current(),
+            owners,
+            runtime: Handle::current(),
         })
+    }
+
+    /// Accepts peers' connections until shutdown.
+    pub(crate) fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<PeerTls>) {
+        let shutdown = self.shutdown.clone();
+        self.owners.clone().spawn(accept::serve(listener, tls, self, shutdown));
     }
 
     /// Keeps to the cluster's members until shutdown.
@@ -138,7 +149,7 @@ impl Peers {
             connected: connected.clone(),
             stop: stop.clone(),
         };
-        tokio::spawn(line.feed(receiver));
+        self.owners.spawn(line.feed(receiver));
         Peer { urls, queue, connected, is_stranger, _stop: stop.drop_guard() }
     }
 

@@ -21,6 +21,15 @@ impl Replica {
         self.node.raft.state == StateRole::Leader
     }
 
+    /// What it knows the state to have applied, or to hold once a snapshot that has arrived is installed. Changes of
+    /// members count up to here.
+    pub fn known_applied(&self) -> u64 {
+        let log = &self.node.raft.raft_log;
+        let received = log.unstable.snapshot.as_ref().map_or(0, |snapshot| snapshot.get_metadata().index);
+        let installing = self.installing.map_or(0, |(_, index)| index);
+        log.applied.max(received).max(installing)
+    }
+
     /// The term of the entry that was applied last; 0 before the first.
     pub fn applied_term(&self) -> u64 {
         let log = &self.node.raft.raft_log;
@@ -59,15 +68,6 @@ impl Replica {
     /// The log, for models and tests.
     pub fn log(&self) -> &Log {
         self.node.store()
-    }
-
-    /// The index up to which changes of members count already: what is applied, and what a snapshot holds from its
-    /// arrival on.
-    pub(super) fn members_known_to(&self) -> u64 {
-        let log = &self.node.raft.raft_log;
-        let received = log.unstable.snapshot.as_ref().map_or(0, |snapshot| snapshot.get_metadata().index);
-        let installing = self.installing.map_or(0, |(_, index)| index);
-        log.applied.max(received).max(installing)
     }
 
     /// Who votes.

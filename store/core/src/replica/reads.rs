@@ -73,6 +73,12 @@ impl<R> Reads<R> {
         }
     }
 
+    /// Whether somebody may read once the state has applied more.
+    #[must_use]
+    pub fn wait_for_state(&self) -> bool {
+        !self.confirmed.is_empty()
+    }
+
     /// Those who may read now (R1).
     pub fn ready(&mut self, applied: u64) -> Vec<R> {
         self.confirmed.extract_if(.., |(index, _)| *index <= applied).flat_map(|(_, readers)| readers).collect()
@@ -99,8 +105,9 @@ mod tests {
         reads.confirm(&[confirmation(b"another", 4)]);
         assert!(reads.ready(9).is_empty(), "confirmed for somebody else");
         reads.confirm(&[confirmation(b"context", 7)]);
-        assert!(reads.ready(6).is_empty());
+        assert!(reads.ready(6).is_empty() && reads.wait_for_state());
         assert_eq!(reads.ready(7), [1, 2]);
+        assert!(!reads.wait_for_state());
         assert!(reads.ready(7).is_empty(), "once");
     }
 

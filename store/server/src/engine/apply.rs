@@ -97,10 +97,14 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                     engine.metrics.slow_applies.inc();
                 }
                 if let Some(index) = last {
-                    engine.applied.store(index, Ordering::Release);
-                    engine.tell(Input::Applied { index });
+                    let flushes = entries >= FLUSH_ENTRIES || bytes >= FLUSH_BYTES;
+                    // Either the owner finds it stored, or it is seen here that the owner wants to know.
+                    engine.applied.store(index, Ordering::SeqCst);
+                    if flushes || engine.applied_wanted.load(Ordering::SeqCst) {
+                        engine.tell(Input::Applied { index });
+                    }
                     engine.watch_space();
-                    if entries >= FLUSH_ENTRIES || bytes >= FLUSH_BYTES {
+                    if flushes {
                         let begun = Instant::now();
                         engine.state.flush()?;
                         engine.metrics.state_flush.observe(begun.elapsed().as_secs_f64());
@@ -111,7 +115,7 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
             }
             ToState::Install { received, index, done } => {
                 engine.state.install(*received)?;
-                engine.applied.store(index, Ordering::Release);
+                engine.applied.store(index, Ordering::SeqCst);
                 let revision = engine.state.read().revision();
                 engine.restart_ring(revision);
                 // raft took the configuration from the snapshot itself.

@@ -1,17 +1,23 @@
-//! The owner: the one thread that touches the replica.
+//! The owner: the one task that touches the replica.
+
+mod leases;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use raft::eraftpb::{ConfChange, HardState};
+use raft::eraftpb::{ConfChange, HardState, Message};
 use store_core::errors::RequestError;
-use store_core::lease::{Lessor, Renewal};
+use store_core::lease::Lessor;
 use store_core::membership::Members;
-use store_core::replica::{Proposals, Reads, Replica, Retention, Step, Watchdog};
-use store_core::wire::{AlarmType, Command, LeaseCheckpoint, LeaseCheckpointMany, LeaseRevokeMany, command::Request};
+use store_core::replica::{Persist, Proposals, Reads, Replica, Retention, Step, Watchdog};
+use store_core::trace::Event;
+use store_core::wire::{Command, command::Request};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::ToState;
@@ -68,6 +74,10 @@ pub(super) struct Owner {
     /// The state that belongs to the snapshot given to raft just now.
     received: Option<Box<Received>>,
     hard_state: HardState,
+    /// The last one isn't in the log yet: it needs no sync, and goes with what does.
+    is_behind: bool,
+    /// The entry of a change of members that the replica doesn't know as applied yet.
+    changed: Option<u64>,
     /// Removed: the tick at which the member ends. Until then others take over.
     leaving: Option<u64>,
 }
@@ -102,41 +112,38 @@ impl Owner {
             undecided: None,
             received: None,
             hard_state,
+            is_behind: false,
+            changed: None,
             leaving: None,
         }
     }
 
     /// Works until it is told to stop, or a disk fails.
-    pub(super) fn run(mut self, inbox: &Receiver<Input>, shutdown: &CancellationToken) {
-        let mut next_tick = Instant::now() + self.tick;
+    pub(super) async fn run(mut self, inbox: &mut UnboundedReceiver<Input>, shutdown: &CancellationToken) {
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + self.tick, self.tick);
+        // A stall of the machine isn't made up for: elections are about now.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut inputs = Vec::with_capacity(INPUTS_AT_ONCE);
         loop {
             self.carry_out();
-            let now = Instant::now();
-            if now >= next_tick {
-                if !self.tick() {
-                    break;
-                }
-                // A stall of the machine isn't made up for: elections are about now.
-                next_tick = now + self.tick;
-                continue;
+            if !inbox.is_empty() {
+                // What was sent leaves before more is taken.
+                tokio::task::yield_now().await;
             }
-            match inbox.recv_timeout(next_tick - now) {
-                Ok(input) => {
-                    if !self.take(input) {
-                        break;
-                    }
-                    for _ in 1..INPUTS_AT_ONCE {
-                        let Ok(input) = inbox.try_recv() else { break };
-                        if !self.take(input) {
-                            return self.end(shutdown);
-                        }
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            let goes_on = tokio::select! {
+                biased;
+                _ = ticks.tick() => self.tick(),
+                count = inbox.recv_many(&mut inputs, INPUTS_AT_ONCE) => count > 0 && self.take_all(&mut inputs),
+            };
+            if !goes_on {
+                return self.end(shutdown);
             }
         }
-        self.end(shutdown);
+    }
+
+    /// Takes inputs; `false` ends the member.
+    fn take_all(&mut self, inputs: &mut Vec<Input>) -> bool {
+        inputs.drain(..).all(|input| self.take(input))
     }
 
     fn end(&mut self, shutdown: &CancellationToken) {
@@ -183,12 +190,14 @@ impl Owner {
                 }
             }
             Input::Read(reader) => self.reads.wait(reader),
-            Input::Persisted(number) => {
-                self.disk.persisted(self.ticks, number);
-                self.replica.persisted(number);
+            Input::Persisted { step, after } => {
+                after.into_iter().for_each(|message| self.peers.send(message));
+                self.disk.persisted(self.ticks, step);
+                self.replica.persisted(step);
             }
             Input::Applied { index } => {
                 self.replica.applied(index);
+                self.changed.take_if(|change| *change <= index);
                 self.decide_older();
                 self.take_over_leases();
                 self.answer_reads();
@@ -244,6 +253,7 @@ impl Owner {
     fn members_changed(&mut self, change: Option<(u64, Box<ConfChange>)>, members: Members) {
         if let Some((index, change)) = change {
             self.replica.members_changed(index, &change);
+            self.changed = Some(index);
         }
         let removed = members.was_removed(self.replica.id());
         self.engine.members.send_replace(members);
@@ -275,6 +285,7 @@ impl Owner {
         self.replica.stand_early(self.ticks);
         self.hand_over_if_stalled();
         self.retry_reads();
+        self.ask_applied(true);
         if self.ticks.is_multiple_of(LEASE_TICKS) && self.lessor.leads() {
             self.end_leases();
             self.note_remaining();
@@ -354,6 +365,8 @@ impl Owner {
             self.step(step);
         }
         self.trace();
+        let leases_wait = self.replica.is_leader() && !self.lessor.leads();
+        self.ask_applied(leases_wait || self.reads.wait_for_state() || self.undecided.or(self.changed).is_some());
         let position =
             Position { leader: self.replica.leader(), term: self.replica.term(), committed: self.replica.committed() };
         self.engine.position.send_if_modified(|old| {
@@ -363,16 +376,28 @@ impl Owner {
         });
     }
 
+    /// Says whether the state's thread should tell at once how far it is, or the next tick is early enough.
+    fn ask_applied(&self, at_once: bool) {
+        self.engine.applied_wanted.store(at_once, Ordering::SeqCst);
+        let index = self.engine.applied();
+        if at_once && index > self.replica.known_applied() {
+            // It didn't know that anybody waits. What it told before stands in the queue before this.
+            self.engine.tell(Input::Applied { index });
+        }
+    }
+
     /// Writes down what happened, before anything of it is done; `false` if that failed, and the member ends.
     fn trace(&mut self) -> bool {
-        let Some(trace) = &self.engine.trace else { return true };
-        match trace.write(self.replica.recorded()) {
-            Ok(()) => true,
-            Err(error) => {
-                self.engine.tell(Input::Failed(format!("{error}: {}", error.source)));
-                false
-            }
+        let events = self.replica.recorded();
+        self.write_trace(events)
+    }
+
+    fn write_trace(&self, events: impl IntoIterator<Item = Event>) -> bool {
+        let written = self.engine.trace.as_ref().map_or(Ok(()), |trace| trace.write(events));
+        if let Err(error) = &written {
+            self.engine.tell(Input::Failed(format!("{error}: {}", error.source)));
         }
+        written.is_ok()
     }
 
     fn step(&mut self, step: Step) {
@@ -382,32 +407,9 @@ impl Owner {
         if let Some(hard_state) = &step.persist.hard_state {
             self.hard_state = hard_state.clone();
         }
-        self.disk.handed_out(self.ticks, step.number);
-        let order = match &step.persist.snapshot {
-            None => ToLog::Step { number: step.number, persist: step.persist, after: step.after },
-            Some(snapshot) => {
-                let metadata = snapshot.get_metadata();
-                let (index, term) = (metadata.index, metadata.term);
-                // It is loaded already: the owner waits for little more than a rename.
-                let (done, finished) = sync_channel(1);
-                let Some(received) = self.received.take() else {
-                    self.engine.tell(Input::Failed("a snapshot was taken whose files never came".to_owned()));
-                    return;
-                };
-                if self.to_state.send(ToState::Install { received, index, done }).is_err() || finished.recv().is_err() {
-                    return;
-                }
-                ToLog::Reset {
-                    number: step.number,
-                    index,
-                    term,
-                    hard_state: self.hard_state.clone(),
-                    after: step.after,
-                }
-            }
-        };
-        // A thread that has ended told so by `Failed`, which is on its way.
-        let _ = self.to_log.send(order);
+        if !self.log(step.number, step.persist, step.after) {
+            return;
+        }
         if !step.apply.is_empty() {
             let _ = self.to_state.send(ToState::Apply(step.apply));
         }
@@ -416,6 +418,44 @@ impl Owner {
         if let Some((leader, is_self)) = step.leader {
             self.leader_changed(leader, is_self);
         }
+    }
+
+    /// Has a step written, and `after` sent then; `false` if the member ends.
+    fn log(&mut self, number: u64, mut persist: Persist, after: Vec<Message>) -> bool {
+        if !persist.sync && persist.snapshot.is_none() && !self.disk.is_busy() {
+            // All before it is on disk, and it may wait: the log's thread needn't wake for it.
+            if !self.write_trace([Event::Durable { step: number }]) {
+                return false;
+            }
+            self.is_behind |= persist.hard_state.is_some();
+            after.into_iter().for_each(|message| self.peers.send(message));
+            self.replica.persisted(number);
+            return true;
+        }
+        if std::mem::take(&mut self.is_behind) {
+            persist.hard_state.get_or_insert_with(|| self.hard_state.clone());
+        }
+        self.disk.handed_out(self.ticks, number);
+        let order = match &persist.snapshot {
+            None => ToLog::Step { number, persist, after },
+            Some(snapshot) => {
+                let metadata = snapshot.get_metadata();
+                let (index, term) = (metadata.index, metadata.term);
+                // It is loaded already: the owner waits for little more than a rename.
+                let (done, finished) = sync_channel(1);
+                let Some(received) = self.received.take() else {
+                    self.engine.tell(Input::Failed("a snapshot was taken whose files never came".to_owned()));
+                    return false;
+                };
+                if self.to_state.send(ToState::Install { received, index, done }).is_err() || finished.recv().is_err() {
+                    return false;
+                }
+                ToLog::Reset { number, index, term, hard_state: self.hard_state.clone(), after }
+            }
+        };
+        // A thread that has ended told so by `Failed`, which is on its way.
+        let _ = self.to_log.send(order);
+        true
     }
 
     fn leader_changed(&mut self, leader: u64, is_self: bool) {
@@ -435,52 +475,6 @@ impl Owner {
     fn decide_older(&mut self) {
         if self.undecided.take_if(|term| *term <= self.replica.applied_term()).is_some() {
             self.engine.fail_older();
-        }
-    }
-
-    /// A leader answers for the leases once it has applied an entry of its own term: all that was committed before.
-    fn take_over_leases(&mut self) {
-        if self.lessor.leads() || !self.replica.leads_applied() {
-            return;
-        }
-        let leases: Vec<_> = self.engine.state.read().lease_times().collect();
-        self.lessor.lead(self.now_ms(), milliseconds(self.grace), leases.into_iter());
-    }
-
-    fn note_leases(&mut self, granted: &[(i64, i64)], ended: &[i64], checkpoints: &[(i64, i64)]) {
-        let now = self.now_ms();
-        granted.iter().for_each(|(id, ttl)| self.lessor.granted(now, *id, *ttl));
-        ended.iter().for_each(|id| self.lessor.ended(*id));
-        checkpoints.iter().for_each(|(id, remaining)| self.lessor.noted(*id, *remaining));
-    }
-
-    fn keep_alive(&mut self, lease: i64, renew: bool) -> Renewal {
-        let renewal = self.lessor.ask(self.now_ms(), lease, renew);
-        if matches!(renewal, Renewal::Renewed(_)) {
-            self.engine.metrics.leases_renewed.inc();
-        }
-        renewal
-    }
-
-    fn end_leases(&mut self) {
-        if self.engine.state.alarms().is_raised(AlarmType::Corrupt) {
-            // Refused until the alarm is ended, and proposed anew then.
-            self.lessor.nothing_ends();
-            return;
-        }
-        let ids = self.lessor.expired(self.now_ms());
-        if !ids.is_empty() && self.propose(Request::LeaseRevoke(LeaseRevokeMany { ids: ids.clone() })) {
-            self.lessor.ending(&ids);
-        }
-    }
-
-    fn note_remaining(&mut self) {
-        let now = self.now_ms();
-        let due = self.lessor.checkpoints(now);
-        let checkpoints =
-            due.iter().map(|(id, remaining)| LeaseCheckpoint { id: *id, remaining: *remaining }).collect();
-        if !due.is_empty() && self.propose(Request::LeaseCheckpoint(LeaseCheckpointMany { checkpoints })) {
-            self.lessor.proposed(now, &due);
         }
     }
 

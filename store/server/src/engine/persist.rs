@@ -9,13 +9,12 @@ use store_core::replica::Persist;
 use store_core::trace::Event;
 
 use super::{Engine, Input};
-use crate::peers::Peers;
 use crate::trace::TraceError;
 use crate::wal::{Wal, WalError};
 
 /// What the log thread is given.
 pub(super) enum ToLog {
-    /// Write, then release the messages that depend on it.
+    /// Write, then release the messages that depend on it: they are the owner's again.
     Step { number: u64, persist: Persist, after: Vec<Message> },
     /// Begin anew behind an installed snapshot, then go on as with a step.
     Reset { number: u64, index: u64, term: u64, hard_state: HardState, after: Vec<Message> },
@@ -35,7 +34,7 @@ enum PersistError {
 /// Steps that one sync covers at most.
 const BATCH_STEPS_MAX: usize = 1024;
 
-pub(super) fn run(engine: &Arc<Engine>, peers: &Peers, mut wal: Wal, inbox: &Receiver<ToLog>) {
+pub(super) fn run(engine: &Arc<Engine>, mut wal: Wal, inbox: &Receiver<ToLog>) {
     while let Ok(first) = inbox.recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_STEPS_MAX {
@@ -44,7 +43,7 @@ pub(super) fn run(engine: &Arc<Engine>, peers: &Peers, mut wal: Wal, inbox: &Rec
                 Err(_) => break,
             }
         }
-        if let Err(error) = write(engine, peers, &mut wal, batch) {
+        if let Err(error) = write(engine, &mut wal, batch) {
             // E3: nothing that this batch would have acknowledged leaves.
             engine.tell(Input::Failed(error.to_string()));
             return;
@@ -52,8 +51,8 @@ pub(super) fn run(engine: &Arc<Engine>, peers: &Peers, mut wal: Wal, inbox: &Rec
     }
 }
 
-fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) -> Result<(), PersistError> {
-    let (mut sync, mut last, mut messages) = (false, None, Vec::new());
+fn write(engine: &Arc<Engine>, wal: &mut Wal, batch: Vec<ToLog>) -> Result<(), PersistError> {
+    let (mut sync, mut last, mut released) = (false, None, Vec::new());
     let mut release = None;
     for item in batch {
         match item {
@@ -61,12 +60,12 @@ fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) 
                 wal.push(&persist.entries, persist.hard_state.as_ref());
                 sync |= persist.sync;
                 last = Some(number);
-                messages.extend(after);
+                released.extend(after);
             }
             ToLog::Reset { number, index, term, hard_state, after } => {
                 wal.reset(index, term, &hard_state)?;
                 last = Some(number);
-                messages.extend(after);
+                released.extend(after);
             }
             ToLog::Release(index) => release = Some(index),
         }
@@ -81,11 +80,8 @@ fn write(engine: &Arc<Engine>, peers: &Peers, wal: &mut Wal, batch: Vec<ToLog>) 
     if let (Some(trace), Some(step)) = (&engine.trace, last) {
         trace.write([Event::Durable { step }])?;
     }
-    for message in messages {
-        peers.send(message);
-    }
-    if let Some(number) = last {
-        engine.tell(Input::Persisted(number));
+    if let Some(step) = last {
+        engine.tell(Input::Persisted { step, after: released });
     }
     if let Some(index) = release {
         wal.release(index)?;

@@ -4,7 +4,9 @@ use futures::future::join_all;
 use store_core::auth::Asker;
 use store_core::wire::{CompactionRequest, PutRequest, command::Request};
 
+use super::threads::Running;
 use super::*;
+use crate::peers::Peers;
 
 /// Keys enough for several slices.
 const KEYS: usize = 2_500;
@@ -24,7 +26,7 @@ impl Alone {
         let identity = crate::identity::find(&config, &state, None).await.expect("a founder");
         let opened = open(config, state, identity, 1).await.expect("opened");
         let (engine, stop) = (opened.engine.clone(), CancellationToken::new());
-        let peers = Peers::new(&engine, 1, String::new(), None, &stop);
+        let peers = Peers::new(&engine, 1, String::new(), None, opened.runtime(), &stop);
         let running = run(opened, peers, stop).expect("threads");
         Self { engine, running, _dir: dir }
     }

@@ -26,7 +26,7 @@ const CONNECTIONS_MAX: usize = 256;
 const QUESTIONS_MAX: usize = 1024;
 
 /// Accepts peers' connections.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<PeerTls>, peers: Arc<Peers>, shutdown: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, tls: Option<PeerTls>, peers: Arc<Peers>, shutdown: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -107,7 +107,7 @@ async fn listen(stream: &mut (impl AsyncRead + Unpin), greeting: &Greeting, peer
             Frame::Question(PeerQuestion { nonce, question: Some(question) }) => {
                 let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
                 let peers = peers.clone();
-                tokio::spawn(async move {
+                peers.runtime.clone().spawn(async move {
                     let _slot = slot;
                     let answer = peers.engine.answer_as_leader(&peers, question).await;
                     peers.answer(from, nonce, answer);
