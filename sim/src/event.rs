@@ -34,6 +34,11 @@ pub(crate) enum Event {
         from: u64,
         to: u64,
     },
+    /// A member is told that another's process has ended.
+    Gone {
+        peer: u64,
+        to: u64,
+    },
     Transfer {
         message: Box<Message>,
         content: Rc<Content>,

@@ -16,6 +16,18 @@ pub(crate) enum Fault {
     Network,
 }
 
+impl Shared {
+    /// Some members are told that another has ended, soon or when it lives again; or it never has.
+    fn tell_gone(&mut self, peer: u64) {
+        for to in (1..=self.places()).filter(|to| *to != peer) {
+            if self.chance.once_in(2) {
+                let after = self.chance.around(20 * MS);
+                self.queue.after(after, Event::Gone { peer, to });
+            }
+        }
+    }
+}
+
 impl World {
     /// The next fault, unless all is to be calm.
     pub(crate) fn break_something(&mut self) {
@@ -71,6 +83,7 @@ impl World {
             shared.link(id, other).fate = Fate::Cut;
             shared.link(other, id).fate = Fate::Cut;
         }
+        shared.tell_gone(id);
         for holder in holders.iter_mut() {
             let before = shared.chance.below(300 * MS);
             holder.renew_once_more(id, until.saturating_sub(before));
@@ -108,6 +121,7 @@ impl World {
             let lose = shared.chance.once_in(2);
             shared.link(id, peer).reset(now, lose);
         }
+        shared.tell_gone(id);
         // Whose disk was full is started soon once all is calm.
         let at_once = shared.calm || shared.chance.once_in(3);
         let wait = if at_once { shared.chance.below(20 * MS) } else { 50 * MS + shared.chance.around(2 * SECOND) };

@@ -53,6 +53,7 @@ pub(crate) enum Input {
         delivered: bool,
     },
     Unreachable(u64),
+    Gone(u64),
     Vote {
         index: u64,
         hash: Vec<u8>,

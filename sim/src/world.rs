@@ -266,6 +266,7 @@ impl World {
             Event::Deliver { to, .. } => Some(*to),
             Event::Transfer { message, .. } => Some(message.to),
             Event::Unreachable { from, .. } | Event::SnapshotSent { from, .. } => Some(*from),
+            Event::Gone { to, .. } => Some(*to),
             _ => None,
         };
         if let Some(id) = about {
@@ -368,6 +369,7 @@ impl World {
                 }
             }
             Event::Unreachable { to, .. } => run.tell(Input::Unreachable(to), shared),
+            Event::Gone { peer, .. } => run.tell(Input::Gone(peer), shared),
             Event::Transfer { message, content } => {
                 let (from, to) = (message.from, message.to);
                 if shared.link(from, to).fate == Fate::Open {

@@ -80,6 +80,7 @@ impl Running {
             }
             Input::SnapshotSent { peer, delivered } => self.replica.snapshot_sent(peer, delivered),
             Input::Unreachable(peer) => self.replica.unreachable(peer),
+            Input::Gone(peer) => self.replica.gone(peer),
             Input::Vote { index, hash } => {
                 let vote = HashVote { index, member: self.id, hash: hash.into(), at_rest: false };
                 // One that is dropped is made up for by the next.

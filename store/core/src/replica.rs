@@ -27,6 +27,7 @@ mod position;
 mod proposals;
 mod reads;
 mod recorder;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -89,8 +90,6 @@ pub struct Retention {
 
 /// Bytes of entries in one message.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
-/// Ticks from when one member stands early to when the next does.
-const STAND_EARLY_TICKS: u64 = 3;
 /// Messages on their way to one peer.
 const INFLIGHT_MESSAGES_MAX: usize = 256;
 /// Bytes of entries proposed and not committed; more are refused.
@@ -113,6 +112,8 @@ pub struct Replica {
     last_number: u64,
     /// The step that installs a snapshot, and the snapshot's index, until it is durable (A5).
     installing: Option<(u64, u64)>,
+    /// A leader that isn't there any more, until it is heard of again.
+    gone: Option<standing::Gone>,
     /// What happens, if anybody wants to know.
     recorder: Option<recorder::Recorder>,
 }
@@ -192,40 +193,8 @@ impl Replica {
             boot,
             last_number: 0,
             installing: None,
+            gone: None,
             recorder: None,
-        }
-    }
-
-    /// Time passes; not while this member mustn't stand (A5, A7).
-    pub fn tick(&mut self) {
-        if !self.must_not_stand() {
-            self.node.tick();
-            let stands_again = !self.is_leader() && self.node.raft.election_elapsed == 0;
-            self.note_time(stands_again);
-        }
-    }
-
-    /// Stands for election at once, as after waiting in vain; not while it mustn't (A5, A7).
-    pub fn campaign(&mut self) {
-        if !self.must_not_stand() {
-            // Fails only for a stopped node, which this crate never makes.
-            let _ = self.node.campaign();
-            self.note_time(true);
-        }
-    }
-
-    /// Without any leader known, members stand one after the other: the first start
-    /// needs no whole election timeout, and pre-vote makes it harmless.
-    pub fn stand_early(&mut self, tick: u64) {
-        if self.leader() != 0 {
-            return;
-        }
-        let mut voters = self.conf_state().voters;
-        voters.sort_unstable();
-        let Some(rank) = voters.iter().position(|id| *id == self.id()) else { return };
-        let (rank, round) = (rank as u64, STAND_EARLY_TICKS * voters.len() as u64);
-        if tick % round == (1 + STAND_EARLY_TICKS * rank) % round {
-            self.campaign();
         }
     }
 
@@ -249,15 +218,9 @@ impl Replica {
         if is_late || is_early {
             return;
         }
+        self.gone.take_if(|gone| gone.peer == message.from);
         // Local messages are never sent; a peer that forges one is ignored by raft-rs with an error.
         let _ = self.node.step(message);
-    }
-
-    /// A5, A7.
-    fn must_not_stand(&self) -> bool {
-        let log = &self.node.raft.raft_log;
-        let is_behind = || !self.is_leader() && log.persisted < log.last_index();
-        self.installing.is_some() || is_behind() && self.conf_state().voters == [self.id()]
     }
 
     /// The change of members at the index was applied to the state. Comes before [`Replica::applied`] of its index.

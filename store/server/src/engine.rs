@@ -149,6 +149,8 @@ pub(crate) enum Input {
         delivered: bool,
     },
     Unreachable(u64),
+    /// A peer's process has ended.
+    Gone(u64),
     Failed(String),
     /// This member's state isn't the majority's.
     Diverged,

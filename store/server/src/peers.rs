@@ -192,6 +192,18 @@ impl Peers {
         peers.get(&to).is_some_and(|peer| peer.queue.try_send(frame).is_ok())
     }
 
+    /// Whether nobody listens at a peer's URLs, as the system of its machine says: its process has ended. A machine that
+    /// doesn't answer says nothing.
+    async fn refuses(&self, id: u64) -> bool {
+        let urls = self.peers.lock().get(&id).map(|peer| peer.urls.clone()).unwrap_or_default();
+        for url in &urls {
+            if !dial::is_refused(url).await {
+                return false;
+            }
+        }
+        !urls.is_empty()
+    }
+
     /// For how long a peer has been connected; `None` if it isn't.
     pub(crate) fn connected_for(&self, id: u64) -> Option<Duration> {
         let peers = self.peers.lock();

@@ -269,6 +269,33 @@ fn a_leader_that_is_elected_again_is_a_new_one() {
     }
 }
 
+/// A leader's end is told: another leads within few ticks, not after an election timeout.
+#[test]
+fn a_leader_whose_process_ended_is_followed_at_once() {
+    let mut cluster = Cluster::new(3);
+    cluster.replica(1).campaign();
+    cluster.settle();
+    let hear = |cluster: &mut Cluster, told: &[u64]| {
+        told.iter().for_each(|id| cluster.replica(*id).gone(1));
+        for tick in 100..104 {
+            for id in 2..=3 {
+                cluster.replica(id).tick();
+                cluster.replica(id).stand_early(tick);
+            }
+            cluster.settle();
+        }
+    };
+    // One alone may be wrong: who still keeps to the leader refuses it, and so does the leader.
+    hear(&mut cluster, &[2]);
+    assert!(cluster.replica(1).is_leader() && cluster.replica(3).leader() == 1 && cluster.replica(2).term() == 1);
+    cluster.replica(1).tick();
+    cluster.settle();
+    assert_eq!(cluster.replica(2).leader(), 1, "it keeps to the leader that it hears from again");
+    cluster.crash(1);
+    hear(&mut cluster, &[2, 3]);
+    assert!(cluster.replica(2).is_leader() && cluster.replica(3).leader() == 2);
+}
+
 /// What a member sent to a leader that has stopped leading meanwhile goes no further: it would go in another's name,
 /// and whoever receives it would end the connection, with all that was on its way.
 #[test]

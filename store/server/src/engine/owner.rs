@@ -234,6 +234,7 @@ impl Owner {
             }
             Input::SnapshotSent { peer, delivered } => self.replica.snapshot_sent(peer, delivered),
             Input::Unreachable(peer) => self.replica.unreachable(peer),
+            Input::Gone(peer) => self.replica.gone(peer),
             Input::Failed(why) => {
                 tracing::error!(why, "the member's storage failed; the member stops");
                 self.engine.ended.send_replace(Some(End::Storage(why)));

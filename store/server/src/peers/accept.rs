@@ -84,11 +84,15 @@ async fn receive(stream: impl AsyncRead + AsyncWrite + Unpin, peers: &Arc<Peers>
     peers.meet(greeting.from, &greeting.url);
     let mut members = peers.engine.members();
     let was_removed = members.wait_for(|members| members.was_removed(greeting.from));
-    tokio::select! {
+    let ended = tokio::select! {
         // Who is removed is told so when it dials again.
         _ = was_removed => Ok(()),
         ended = listen(&mut stream, &greeting, peers) => ended,
+    };
+    if ended.is_err() && peers.refuses(greeting.from).await {
+        peers.engine.send(Input::Gone(greeting.from));
     }
+    ended
 }
 
 async fn listen(stream: &mut (impl AsyncRead + Unpin), greeting: &Greeting, peers: &Arc<Peers>) -> std::io::Result<()> {

@@ -153,6 +153,13 @@ async fn connect(url: &str, tls: Option<ClientTls>) -> std::io::Result<Connectio
     Ok(BufWriter::with_capacity(64 * 1024, stream))
 }
 
+/// Whether the machine of a URL says that nobody listens there.
+pub(super) async fn is_refused(url: &str) -> bool {
+    let Ok((_, address)) = url_parts(url) else { return false };
+    let dialled = tokio::time::timeout(GREET_MAX, TcpStream::connect(address)).await;
+    matches!(dialled, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 /// Why nobody tells the members to one that joins.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
