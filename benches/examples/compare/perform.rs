@@ -152,8 +152,9 @@ async fn kill_leader(cluster: &mut Cluster) -> Result<Readings> {
     for number in 0..BEFORE_KILL {
         writer.put(format!("before/{number:04}"), "acknowledged", None).await?;
     }
+    let begun = Instant::now();
     cluster.kill(Some(leader))?;
-    let took = first_write(&others).await?.as_secs_f64() * 1000.0;
+    let took = first_write(&others, begun).await?.as_secs_f64() * 1000.0;
     let all = GetOptions::new().with_prefix().with_count_only();
     let found = writer.get("before/", Some(all)).await?.count();
     ensure!(found == BEFORE_KILL as i64, "acknowledged writes are missing: {found} of {BEFORE_KILL} are there");
@@ -163,8 +164,7 @@ async fn kill_leader(cluster: &mut Cluster) -> Result<Readings> {
 }
 
 /// A new attempt at each of them every few milliseconds: what an attempt waits for isn't what the next waits for.
-async fn first_write(clients: &[Client]) -> Result<Duration> {
-    let begun = Instant::now();
+async fn first_write(clients: &[Client], begun: Instant) -> Result<Duration> {
     let (acknowledged, mut first) = mpsc::channel::<Duration>(1);
     let done = Arc::new(AtomicBool::new(false));
     let mut attempts = JoinSet::new();
