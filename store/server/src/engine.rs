@@ -199,6 +199,8 @@ pub(crate) struct Engine {
     /// How long a request may take.
     patience: Duration,
     next_lease: AtomicU64,
+    /// Where requests are served.
+    runtime: Handle,
     applied: AtomicU64,
     /// Whether the owner waits for more to be applied; else it asks by itself.
     applied_wanted: AtomicBool,
@@ -322,6 +324,7 @@ impl Engine {
             next_request: AtomicU64::new(id.rotate_left(32) ^ boot),
             patience: requests::patience(config.election_timeout),
             next_lease: AtomicU64::new(first_lease(id)),
+            runtime: Handle::current(),
             applied: AtomicU64::new(applied),
             applied_wanted: AtomicBool::new(true),
             position: watch::Sender::new(Position::default()),

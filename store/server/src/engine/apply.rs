@@ -10,7 +10,7 @@ use store_core::auth::TokenChange;
 use store_core::errors::RequestError;
 use store_core::mvcc::Answer;
 
-use super::{Copied, Engine, Input};
+use super::{Copied, Engine, Input, Outcome};
 use crate::metrics::Metrics;
 use crate::state::{Done, Kept, Received, StateError};
 
@@ -34,6 +34,8 @@ const TOGETHER_ENTRIES: usize = 64;
 const TOGETHER_BYTES: usize = 1 << 20;
 /// A batch that takes longer to apply is counted as slow, as in etcd.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
+/// So many are answered by the state's thread itself.
+const ANSWERS_FEW: usize = 4;
 /// Pause between slices of collection while nothing else is to do.
 const COLLECT_PAUSE: Duration = Duration::from_millis(5);
 /// A slice is collected after this time even if there is much else to do: who compacts may wait for it.
@@ -210,10 +212,23 @@ fn apply(engine: &Arc<Engine>, entries: &[Entry]) -> Result<Option<(i64, i64)>, 
     if !changes.is_empty() {
         engine.publish(changes, revision);
     }
-    for (request_id, outcome) in answers {
-        engine.answer(request_id, outcome, begun.elapsed());
-    }
+    answer(engine, answers, begun.elapsed());
     Ok(compacted)
+}
+
+/// Tells who waits. Many are told by a thread of theirs: each costs this one more than the thread that goes on with it.
+fn answer(engine: &Arc<Engine>, answers: Vec<(u64, Outcome)>, applying: Duration) {
+    let are_few = answers.len() <= ANSWERS_FEW;
+    let tell = move |engine: &Engine| {
+        for (request_id, outcome) in answers {
+            engine.answer(request_id, outcome, applying);
+        }
+    };
+    if are_few {
+        return tell(engine);
+    }
+    let engine = engine.clone();
+    engine.clone().runtime.spawn(async move { tell(&engine) });
 }
 
 /// Tells the owner, and who gives out tokens, what a command changed for them.
