@@ -4,6 +4,7 @@ mod cluster;
 mod containers;
 mod control;
 mod durability;
+mod failover;
 mod flags;
 mod hollow;
 mod import;
