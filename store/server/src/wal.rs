@@ -158,4 +158,29 @@ mod tests {
         assert_eq!(log.entries().map(|e| (e.index, e.term)).collect::<Vec<_>>(), [(1, 1)]);
         assert_eq!(wal.into_segments().numbers().expect("read"), [1, 2]);
     }
+
+    /// A log that grows goes over to the segment that was made beforehand; what stands in both is read back.
+    #[test]
+    fn a_segment_made_beforehand_is_gone_over_to() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let open = || open(dir.path(), (0, 0), ConfState::from((vec![1], vec![]))).expect("opened");
+        let size = |number| std::fs::metadata(dir.path().join(format!("{number:016x}.log"))).map(|file| file.len());
+        let (mut wal, _) = open();
+        let mut index = 0;
+        while size(2).is_err() {
+            // Slower than a spare is made, so that it is there long before a segment is full.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            index += 1;
+            wal.push(&[Entry { index, term: 1, data: vec![7; 8 << 10].into(), ..Entry::default() }], None);
+            wal.flush(true).expect("written");
+        }
+        let grown = size(1).expect("there");
+        assert!((SPARE_BEHIND_GROWN_BYTES..SEGMENT_BYTES).contains(&grown), "{grown}");
+        assert_eq!(size(2).expect("there"), SEGMENT_BYTES);
+        drop(wal);
+        let (wal, log) = open();
+        assert!(log.entries().map(|entry| entry.index).eq(1..=index));
+        assert_eq!(wal.into_segments().numbers().expect("read"), [1, 2, 3]);
+        assert!(!dir.path().join(SPARE).exists());
+    }
 }

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_appended_stands_in_the_file_in_order_and_zeros_behind_it() {
-        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder");
+        let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("segment");
         let file = open_direct(OpenOptions::new().write(true).create_new(true), &path).expect("made");
         let mut segment = Segment::new(path.clone(), file, false);
