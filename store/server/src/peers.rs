@@ -33,6 +33,14 @@ pub(crate) use dial::members_at;
 
 /// Messages that wait for a peer's connection.
 const QUEUE_MESSAGES_MAX: usize = 4096;
+/// Pauses before looks whether a peer has ended: what a process listened on may be closed behind its connections.
+const LOOKS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_millis(1000),
+];
 /// Peers that greeted and that this member, being behind, doesn't know yet.
 const STRANGERS_MAX: usize = 16;
 
@@ -192,8 +200,19 @@ impl Peers {
         peers.get(&to).is_some_and(|peer| peer.queue.try_send(frame).is_ok())
     }
 
-    /// Whether nobody listens at a peer's URLs, as the system of its machine says: its process has ended. A machine that
-    /// doesn't answer says nothing.
+    /// Whether a peer whose connection has ended has ended itself.
+    async fn has_ended(&self, id: u64) -> bool {
+        for pause in LOOKS {
+            tokio::time::sleep(pause).await;
+            if self.refuses(id).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether nobody listens at a peer's URLs, as the system of its machine says. A machine that doesn't answer says
+    /// nothing.
     async fn refuses(&self, id: u64) -> bool {
         let urls = self.peers.lock().get(&id).map(|peer| peer.urls.clone()).unwrap_or_default();
         for url in &urls {

@@ -89,7 +89,7 @@ async fn receive(stream: impl AsyncRead + AsyncWrite + Unpin, peers: &Arc<Peers>
         _ = was_removed => Ok(()),
         ended = listen(&mut stream, &greeting, peers) => ended,
     };
-    if ended.is_err() && peers.refuses(greeting.from).await {
+    if ended.is_err() && peers.has_ended(greeting.from).await {
         peers.engine.send(Input::Gone(greeting.from));
     }
     ended
