@@ -267,16 +267,16 @@ fn existing(root: &std::path::Path) -> Result<up::cluster::Layout> {
 
 async fn down(root: &std::path::Path, purge: bool) -> Result<()> {
     let layout = existing(root)?;
-    let stopped = up::state::stop(&layout).await?;
-    // Containers outlive a cluster that was cut off.
-    let orphans = if stopped { 0 } else { up::end_orphans(&layout) };
-    match (stopped, orphans) {
-        (true, _) => println!("stopped"),
-        (false, 0) => println!("nothing was running"),
-        (false, n) => {
-            up::runtime::tear_down(&layout.root).await;
-            println!("stopped {n} pods that a cluster which was cut off had left running");
-        }
+    match up::state::stop(&layout).await? {
+        up::state::Ended::InOrder => println!("stopped"),
+        // Containers outlive a cluster that was cut off.
+        up::state::Ended::CutOff => match up::end_orphans(&layout) {
+            0 => println!("nothing was running"),
+            n => {
+                up::runtime::tear_down(&layout.root).await;
+                println!("stopped {n} pods that a cluster which was cut off had left running");
+            }
+        },
     }
     if purge {
         up::purge(&layout)?;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -80,7 +81,7 @@ impl State {
     }
 
     pub(crate) fn remove(&self) {
-        // A stale file is recognised by its process anyway.
+        // A stale file is recognised by its process anyway; `down` then looks for containers that were left.
         let _ = std::fs::remove_file(self.layout.state());
     }
 }
@@ -128,11 +129,26 @@ pub(crate) fn lock(layout: &Layout) -> Result<Flock<File>> {
 /// How long `down` waits for everything to end.
 const DOWN_MAX: Duration = Duration::from_secs(90);
 
-/// Stops what runs from the folder; returns whether anything did.
-pub(crate) async fn stop(layout: &Layout) -> Result<bool> {
-    let Some(running_now) = running(layout)? else { return Ok(false) };
-    kill(Pid::from_raw(running_now.pid), Signal::SIGTERM)
-        .with_context(|| format!("stopping process {}", running_now.pid))?;
+/// What `stop` found and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It stopped its components, and its pods with them.
+    InOrder,
+    /// Nothing ran, or it was killed before or while it was asked to stop: its containers may still run.
+    CutOff,
+}
+
+/// Stops what runs from the folder.
+///
+/// # Errors
+/// It can't be signalled, or is still there after [`DOWN_MAX`].
+pub(crate) async fn stop(layout: &Layout) -> Result<Ended> {
+    let Some(running_now) = running(layout)? else { return Ok(Ended::CutOff) };
+    match kill(Pid::from_raw(running_now.pid), Signal::SIGTERM) {
+        // It ended in this moment.
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => return Err(error).with_context(|| format!("stopping process {}", running_now.pid)),
+    }
     let deadline = Instant::now() + DOWN_MAX;
     while running(layout)?.is_some() {
         if Instant::now() > deadline {
@@ -140,7 +156,8 @@ pub(crate) async fn stop(layout: &Layout) -> Result<bool> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(true)
+    // Removing its state file is the last thing it does.
+    Ok(if layout.state().exists() { Ended::CutOff } else { Ended::InOrder })
 }
 
 #[cfg(test)]

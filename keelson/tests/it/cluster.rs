@@ -16,6 +16,9 @@ pub(crate) struct Cluster {
     kubectl: PathBuf,
 }
 
+/// As many lines of each log's end are shown if a test fails.
+const LINES_TOLD: usize = 30;
+
 /// Between the ports that `up` chooses for itself and those that the kernel gives to clients.
 pub(crate) fn free_port() -> u16 {
     crate::ports::free_port(30_000..32_700)
@@ -35,14 +38,14 @@ impl Cluster {
         self.dir.path().join("data")
     }
 
+    pub(crate) fn keelson_command(&self, command: &str) -> Command {
+        let mut keelson = Command::new(env!("CARGO_BIN_EXE_keelson"));
+        keelson.arg(command).arg("--data-dir").arg(self.data());
+        keelson
+    }
+
     pub(crate) fn keelson(&self, command: &str, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_keelson"))
-            .arg(command)
-            .arg("--data-dir")
-            .arg(self.data())
-            .args(arguments)
-            .output()
-            .expect("keelson")
+        self.keelson_command(command).args(arguments).output().expect("keelson")
     }
 
     /// `keelson` without a data folder's flag.
@@ -123,14 +126,21 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         self.keelson("down", &[]);
     }
 }
 
 /// Ends a process of this test's own cluster, as a crash would.
 pub(crate) fn kill(pid: i64) {
+    signal("-KILL", pid);
+}
+
+pub(crate) fn signal(name: &str, pid: i64) {
     assert!(pid > 1, "no such process");
-    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+    let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
     assert!(status.success());
 }
 
@@ -152,6 +162,20 @@ impl Cluster {
                 return shown.trim().to_owned();
             }
             assert!(Instant::now() < deadline, "kubectl {arguments:?}: {shown}");
+        }
+    }
+
+    /// Shows what a person would look at first when a test has failed.
+    fn tell(&self) {
+        let timeout = "--request-timeout=5s";
+        println!("{}", text(&self.kubectl(&["get", "pods", "-A", "-o", "wide", timeout])));
+        println!("{}", text(&self.kubectl(&["get", "events", "-A", timeout])));
+        let Ok(logs) = std::fs::read_dir(self.data().join("logs")) else { return };
+        for log in logs.flatten().map(|entry| entry.path()) {
+            let words = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = words.lines().collect();
+            println!("== the end of {}", log.display());
+            println!("{}", lines[lines.len().saturating_sub(LINES_TOLD)..].join("\n"));
         }
     }
 

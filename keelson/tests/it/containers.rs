@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Kubectl, kill, kubectls, text};
+use crate::cluster::{Cluster, Kubectl, kill, kubectls, signal, text};
 
 /// One cluster at a time runs containers on a machine.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -40,6 +40,20 @@ fn example(name: &str) -> String {
 fn curl(url: &str) -> String {
     let output = Command::new("curl").args(["-s", "--max-time", "2", url]).output().expect("curl");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Waits until a stopped process has been sent SIGTERM, which is bit 14 of what is pending.
+fn await_pending_term(pid: i64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let pending = status.lines().find_map(|l| l.strip_prefix("ShdPnd:")).expect("a mask of signals").trim();
+        if u64::from_str_radix(pending, 16).expect("a mask") & (1 << 14) != 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not sent: {pending}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Asks until each of the pods has answered.
@@ -322,5 +336,16 @@ fn containers_never_notice_what_is_killed_around_them() {
     let down = cluster.keelson("down", &[]);
     assert!(text(&down).contains("stopped 3 pods"), "{}", text(&down));
     assert_eq!(curl(&url), "");
+
+    // So it does if the cluster is cut off while `down` waits for it.
+    cluster.up("auto");
+    answered_by_all(&pods, || curl(&url));
+    let pid = cluster.state()["pid"].as_i64().expect("a pid");
+    signal("-STOP", pid);
+    let down = cluster.keelson_command("down").stdout(Stdio::piped()).spawn().expect("keelson");
+    await_pending_term(pid);
+    kill(pid);
+    let down = down.wait_with_output().expect("down ends");
+    assert!(text(&down).contains("stopped 3 pods"), "{}", text(&down));
     goes_without_a_trace(&cluster);
 }
