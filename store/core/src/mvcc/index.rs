@@ -2,10 +2,10 @@
 //! blocks' numbers, not at keys.
 //!
 //! A list of blocks instead of a tree: blocks are contiguous, so that walking and searching them is fast, and what
-//! stands above them is two arrays of numbers and one of first keys. The newest version lies beside its key, so a key
-//! that was written once needs no more memory. A count adds up one number for about a hundred keys (a million keys:
-//! ten thousand additions, which the processor does several at once). It replaces a `BTreeMap`; crates with ranks count
-//! all that is in them, deleted keys too, and know nothing of revisions.
+//! stands above them is two arrays of numbers and one of first keys. A block's keys are packed ([`Keys`]), and the newest
+//! version lies in an array beside them, so a key that was written once takes ≈ 60 bytes besides its own. A count adds up
+//! one number for about a hundred keys (a million keys: ten thousand additions, which the processor does several at
+//! once). Crates with ranks count all that is in them, deleted keys too, and know nothing of revisions.
 //!
 //! Invariants
 //!   K1  Keys ascend within and across blocks; no block is empty.
@@ -13,14 +13,23 @@
 //!   K3  No version of a block's keys is newer than the block's `newest`.
 //! Checked by: index/tests.rs against a `BTreeMap`.
 
+mod keys;
+
 use bytes::Bytes;
 
 use super::Revision;
+use keys::Keys;
 
 /// Keys of a block at most.
 const KEYS_MAX: usize = 128;
+/// A block with two keys or more and so many bytes of them takes no more: what is behind a key in it has to move.
+const BYTES_MAX: usize = 64 << 10;
 /// A block with fewer keys joins a neighbour that has room.
 const KEYS_MIN: usize = KEYS_MAX / 4;
+/// Room for so many more keys is made at once.
+const ENTRIES_GROWTH: usize = 16;
+/// And for so many more versions of a key, or a quarter of those that are there.
+const OLDER_GROWTH: usize = 2;
 
 /// One version of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,22 +52,27 @@ impl Version {
     }
 }
 
-/// A key and its versions, ascending.
+/// A key's versions, ascending.
 #[derive(Debug, Clone, PartialEq)]
 struct Entry {
-    key: Bytes,
     newest: Version,
-    older: Vec<Version>,
+    /// `None` for a key that was written once: a pointer is a third of an empty list.
+    #[expect(clippy::box_collection, reason = "there are as many of these as keys")]
+    older: Option<Box<Vec<Version>>>,
 }
 
 impl Entry {
+    fn older(&self) -> &[Version] {
+        self.older.as_ref().map_or(&[], |older| older.as_slice())
+    }
+
     /// The version that a read at `revision` sees; `None` if the key isn't there then.
     fn visible(&self, revision: i64) -> Option<&Version> {
         let seen = if self.newest.at.main <= revision {
             Some(&self.newest)
         } else {
-            let count = self.older.partition_point(|v| v.at.main <= revision);
-            self.older[..count].last()
+            let count = self.older().partition_point(|v| v.at.main <= revision);
+            self.older()[..count].last()
         };
         seen.filter(|version| !version.is_deletion())
     }
@@ -68,21 +82,73 @@ impl Entry {
     fn collect(&mut self, floor: i64, gone: &mut Vec<Revision>) -> bool {
         let below = |version: &Version| version.at.main < floor;
         if self.newest.is_deletion() && below(&self.newest) {
-            gone.extend(self.older.iter().chain([&self.newest]).map(|v| v.at));
+            gone.extend(self.older().iter().chain([&self.newest]).map(|v| v.at));
             return true;
         }
+        let Some(older) = &mut self.older else { return false };
         // Kept: all from the floor on, deletions too, and what a read sees there if it is older.
-        let mut keep_from = self.older.partition_point(below);
-        let at_or_after = self.older.get(keep_from).unwrap_or(&self.newest);
-        let sees_older = at_or_after.at.main > floor && keep_from > 0 && !self.older[keep_from - 1].is_deletion();
+        let mut keep_from = older.partition_point(below);
+        let at_or_after = older.get(keep_from).unwrap_or(&self.newest);
+        let sees_older = at_or_after.at.main > floor && keep_from > 0 && !older[keep_from - 1].is_deletion();
         if sees_older {
             keep_from -= 1;
         }
         if keep_from > 0 {
-            gone.extend(self.older.drain(..keep_from).map(|v| v.at));
-            self.older.shrink_to_fit();
+            gone.extend(older.drain(..keep_from).map(|v| v.at));
+            older.shrink_to_fit();
+        }
+        if older.is_empty() {
+            self.older = None;
         }
         false
+    }
+}
+
+/// Keys that lie beside each other, and what holds for each of them.
+#[derive(Debug, Clone, Default)]
+struct Block {
+    keys: Keys,
+    entries: Vec<Entry>,
+}
+
+impl Block {
+    fn get(&self, at: usize) -> Option<(&[u8], &Entry)> {
+        Some((self.keys.get(at)?, self.entries.get(at)?))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
+        self.keys.iter().zip(&self.entries)
+    }
+
+    fn is_full(&self) -> bool {
+        self.keys.len() >= KEYS_MAX || (self.keys.len() > 1 && self.keys.bytes() >= BYTES_MAX)
+    }
+
+    fn insert(&mut self, at: usize, key: &[u8], entry: Entry) {
+        self.keys.insert(at, key);
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(ENTRIES_GROWTH);
+        }
+        self.entries.insert(at, entry);
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        let upper = Self { keys: self.keys.split_off(at), entries: self.entries.split_off(at) };
+        self.entries.shrink_to_fit();
+        upper
+    }
+
+    /// Has entries at the places from `from` to `to` collected, and drops those of which nothing is left.
+    fn collect(&mut self, from: usize, to: usize, floor: i64, gone: &mut Vec<Revision>) {
+        let mut is_kept = vec![true; self.entries.len()];
+        for (entry, kept) in self.entries[from..to].iter_mut().zip(&mut is_kept[from..to]) {
+            *kept = !entry.collect(floor, gone);
+        }
+        if is_kept.contains(&false) {
+            let mut places = is_kept.iter();
+            self.entries.retain(|_| places.next() == Some(&true));
+            self.keys.retain(|at| is_kept[at]);
+        }
     }
 }
 
@@ -92,9 +158,9 @@ type Place = (usize, usize);
 /// The index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
-    blocks: Vec<Vec<Entry>>,
+    blocks: Vec<Block>,
     /// The first key of each block.
-    firsts: Vec<Bytes>,
+    firsts: Keys,
     alive: Vec<u32>,
     newest: Vec<i64>,
 }
@@ -102,7 +168,7 @@ pub(super) struct Index {
 impl PartialEq for Index {
     fn eq(&self, other: &Self) -> bool {
         // Where blocks begin depends on the order of writes.
-        self.blocks.iter().flatten().eq(other.blocks.iter().flatten())
+        self.blocks.iter().flat_map(Block::iter).eq(other.blocks.iter().flat_map(Block::iter))
     }
 }
 
@@ -111,31 +177,34 @@ fn alive(entries: &[Entry]) -> usize {
 }
 
 impl Index {
-    /// The place of the first key that isn't `before`; behind the last block if there is none.
-    fn place(&self, before: impl Fn(&[u8]) -> bool) -> Place {
-        let block = self.firsts.partition_point(|first| before(first)).saturating_sub(1);
-        let Some(entries) = self.blocks.get(block) else { return (0, 0) };
-        match entries.partition_point(|entry| before(&entry.key)) {
-            at if at < entries.len() => (block, at),
+    /// The place of the first key that isn't less than `key`, or is greater than it if `behind`; behind the last block
+    /// if there is none.
+    fn place(&self, key: &[u8], behind: bool) -> Place {
+        let block = self.firsts.before(key, behind).saturating_sub(1);
+        let Some(found) = self.blocks.get(block) else { return (0, 0) };
+        match found.keys.before(key, behind) {
+            at if at < found.keys.len() => (block, at),
             _ => (block + 1, 0),
         }
     }
 
     /// Where a range begins and ends: no end is one key, an end of a zero byte is everything from the key on.
     fn bounds(&self, key: &[u8], end: &[u8]) -> (Place, Place) {
-        let from = self.place(|k| k < key);
+        let from = self.place(key, false);
         let to = match end {
-            b"" => self.place(|k| k <= key),
+            b"" => self.place(key, true),
             b"\0" => (self.blocks.len(), 0),
-            end => self.place(|k| k < end),
+            end => self.place(end, false),
         };
         // A range that ends before it begins is empty.
         (from, to.max(from))
     }
 
     fn get(&self, key: &[u8]) -> Option<&Entry> {
-        let (block, at) = self.place(|k| k < key);
-        self.blocks.get(block)?.get(at).filter(|entry| entry.key == key)
+        // The block whose first key is the last that isn't greater, or none.
+        let block = self.blocks.get(self.firsts.before(key, true).checked_sub(1)?)?;
+        let (found, entry) = block.get(block.keys.before(key, false))?;
+        (found == key).then_some(entry)
     }
 
     /// The newest version, a deletion included.
@@ -150,25 +219,25 @@ impl Index {
 
     /// Adds a version, and returns the newest before it; V3 is the caller's promise and checked here.
     pub(super) fn push(&mut self, key: &[u8], version: Version) -> Option<Version> {
-        let (mut block, mut at) = self.place(|k| k < key);
-        let found = self.blocks.get_mut(block).and_then(|entries| entries.get_mut(at)).filter(|e| e.key == key);
-        let old = match found {
-            Some(entry) => {
-                assert!(entry.newest.at < version.at, "V3: versions must ascend");
-                let old = std::mem::replace(&mut entry.newest, version);
-                entry.older.push(old);
-                Some(old)
+        let (mut block, mut at) = self.place(key, false);
+        let is_there = self.blocks.get(block).and_then(|found| found.keys.get(at)) == Some(key);
+        let old = if is_there {
+            let entry = &mut self.blocks[block].entries[at];
+            assert!(entry.newest.at < version.at, "V3: versions must ascend");
+            let old = std::mem::replace(&mut entry.newest, version);
+            let older = entry.older.get_or_insert_default();
+            if older.len() == older.capacity() {
+                older.reserve_exact((older.len() / 4).max(OLDER_GROWTH));
             }
-            None => {
-                (block, at) = self.make_room(block, at);
-                // Memory of its own: the key that comes may be a small part of all that a peer sent at once.
-                let key = Bytes::copy_from_slice(key);
-                if at == 0 {
-                    self.firsts[block] = key.clone();
-                }
-                self.blocks[block].insert(at, Entry { key, newest: version, older: Vec::new() });
-                None
+            older.push(old);
+            Some(old)
+        } else {
+            (block, at) = self.make_room(block, at, key);
+            if at == 0 {
+                self.set_first(block, key);
             }
+            self.blocks[block].insert(at, key, Entry { newest: version, older: None });
+            None
         };
         let was_alive = old.is_some_and(|old| !old.is_deletion());
         let is_alive = !version.is_deletion();
@@ -177,36 +246,47 @@ impl Index {
         old
     }
 
-    /// Sees to it that there is room for a key before what is at a place; returns where.
-    fn make_room(&mut self, block: usize, at: usize) -> Place {
+    /// Sees to it that there is room for `key` before what is at a place; returns where.
+    fn make_room(&mut self, block: usize, at: usize, key: &[u8]) -> Place {
         if self.blocks.is_empty() {
-            self.insert_block(0, Vec::new(), 0);
+            self.insert_block(0, Block::default(), key, 0);
             return (0, 0);
         }
-        let (block, at) = if at == 0 && block > 0 { (block - 1, self.blocks[block - 1].len()) } else { (block, at) };
-        if self.blocks[block].len() < KEYS_MAX {
+        let (block, at) =
+            if at == 0 && block > 0 { (block - 1, self.blocks[block - 1].keys.len()) } else { (block, at) };
+        if !self.blocks[block].is_full() {
             return (block, at);
         }
-        if at == KEYS_MAX && block + 1 == self.blocks.len() {
+        let keys = self.blocks[block].keys.len();
+        if at == keys && block + 1 == self.blocks.len() {
             // Keys that come in order fill their blocks.
-            self.insert_block(block + 1, Vec::new(), 0);
+            self.insert_block(block + 1, Block::default(), key, 0);
             return (block + 1, 0);
         }
-        let half = KEYS_MAX / 2;
+        let half = keys / 2;
         let upper = self.blocks[block].split_off(half);
-        self.alive[block] = alive(&self.blocks[block]) as u32;
-        self.insert_block(block + 1, upper, self.newest[block]);
+        self.alive[block] = alive(&self.blocks[block].entries) as u32;
+        let first = Bytes::copy_from_slice(upper.keys.get(0).unwrap_or_default());
+        self.insert_block(block + 1, upper, &first, self.newest[block]);
         if at <= half { (block, at) } else { (block + 1, at - half) }
     }
 
-    fn insert_block(&mut self, block: usize, entries: Vec<Entry>, newest: i64) {
-        self.firsts.insert(block, entries.first().map(|e| e.key.clone()).unwrap_or_default());
-        self.alive.insert(block, alive(&entries) as u32);
-        self.newest.insert(block, newest);
-        self.blocks.insert(block, entries);
+    /// Adds a block whose first key is `first`, or will be.
+    fn insert_block(&mut self, at: usize, block: Block, first: &[u8], newest: i64) {
+        self.firsts.insert(at, first);
+        self.alive.insert(at, alive(&block.entries) as u32);
+        self.newest.insert(at, newest);
+        self.blocks.insert(at, block);
     }
 
-    fn remove_block(&mut self, block: usize) -> Vec<Entry> {
+    fn set_first(&mut self, block: usize, first: &[u8]) {
+        if self.firsts.get(block) != Some(first) {
+            self.firsts.remove(block);
+            self.firsts.insert(block, first);
+        }
+    }
+
+    fn remove_block(&mut self, block: usize) -> Block {
         self.firsts.remove(block);
         self.alive.remove(block);
         self.newest.remove(block);
@@ -224,17 +304,21 @@ impl Index {
         let ((first, start), (last, stop)) = self.bounds(key, end);
         let seen = |entries: &[Entry]| entries.iter().filter(|entry| entry.visible(revision).is_some()).count();
         let part = |block: usize, from: usize, to: usize| {
-            self.blocks.get(block).map_or(0, |entries| seen(&entries[from.min(entries.len())..to.min(entries.len())]))
+            let entries = self.blocks.get(block).map_or(&[][..], |block| &block.entries);
+            seen(&entries[from.min(entries.len())..to.min(entries.len())])
         };
         if first == last {
             return part(first, start, stop);
         }
-        let whole: usize =
-            (first + 1..last)
-                .map(|block| {
-                    if self.newest[block] <= revision { self.alive[block] as usize } else { seen(&self.blocks[block]) }
-                })
-                .sum();
+        let whole: usize = (first + 1..last)
+            .map(|block| {
+                if self.newest[block] <= revision {
+                    self.alive[block] as usize
+                } else {
+                    seen(&self.blocks[block].entries)
+                }
+            })
+            .sum();
         part(first, start, usize::MAX) + whole + part(last, 0, stop)
     }
 
@@ -244,61 +328,59 @@ impl Index {
         key: &[u8],
         end: &[u8],
         revision: i64,
-    ) -> impl Iterator<Item = (&Bytes, &Version)> + use<'_> {
+    ) -> impl Iterator<Item = (&[u8], &Version)> + use<'_> {
         let ((first, start), (last, stop)) = self.bounds(key, end);
         let blocks = first..self.blocks.len().min(last.saturating_add(1));
-        let entries = blocks.flat_map(move |block| {
-            let entries = &self.blocks[block];
-            let to = if block == last { stop } else { entries.len() };
-            let from = if block == first { start } else { 0 };
-            &entries[from.min(to)..to]
+        let entries = blocks.flat_map(move |number| {
+            let block = &self.blocks[number];
+            let to = if number == last { stop } else { block.keys.len() };
+            let from = if number == first { start } else { 0 };
+            (from..to).filter_map(|at| block.get(at))
         });
-        entries.filter_map(move |entry| Some((&entry.key, entry.visible(revision)?)))
+        entries.filter_map(move |(key, entry)| Some((key, entry.visible(revision)?)))
     }
 
     /// Takes versions that no read at or after `floor` can see, and no watcher from there on is told of, from up to
     /// `limit` keys, beginning with `from`. Returns them, and where to go on.
     pub(super) fn collect(&mut self, from: &Bytes, floor: i64, limit: usize) -> (Vec<Revision>, Option<Bytes>) {
-        let (mut block, mut at) = self.place(|k| k < from);
+        let (mut block, mut at) = self.place(from, false);
         let (mut gone, mut left) = (Vec::new(), limit);
         loop {
-            let Some(next) = self.blocks.get(block).and_then(|entries| entries.get(at)) else { return (gone, None) };
+            let Some(next) = self.blocks.get(block).and_then(|found| found.keys.get(at)) else { return (gone, None) };
             if left == 0 {
-                return (gone, Some(next.key.clone()));
+                return (gone, Some(Bytes::copy_from_slice(next)));
             }
-            let entries = &mut self.blocks[block];
-            let (keys, end) = (entries.len(), entries.len().min(at + left));
-            let mut number = 0..keys;
-            entries.retain_mut(|entry| {
-                let looked_at = number.next().is_some_and(|n| (at..end).contains(&n));
-                !(looked_at && entry.collect(floor, &mut gone))
-            });
-            let removed = keys - entries.len();
+            let found = &mut self.blocks[block];
+            let (keys, end) = (found.keys.len(), found.keys.len().min(at + left));
+            found.collect(at, end, floor, &mut gone);
+            let removed = keys - found.keys.len();
             left -= end - at;
-            let next = entries.get(end - removed).map(|entry| entry.key.clone());
-            let Some(next) = next.or_else(|| self.firsts.get(block + 1).cloned()) else {
-                self.settle(block);
-                return (gone, None);
-            };
+            let next = found.keys.get(end - removed).or_else(|| self.firsts.get(block + 1)).map(Bytes::copy_from_slice);
             if removed > 0 {
                 self.settle(block);
             }
-            (block, at) = self.place(|k| k < next);
+            let Some(next) = next else { return (gone, None) };
+            (block, at) = self.place(&next, false);
         }
     }
 
     /// Puts a block that lost keys in order (K1); its deleted keys alone went, so `alive` still holds.
     fn settle(&mut self, block: usize) {
-        let entries = &self.blocks[block];
-        let Some(first) = entries.first() else {
+        let Some(first) = self.blocks[block].keys.get(0).map(Bytes::copy_from_slice) else {
             self.remove_block(block);
             return;
         };
-        self.firsts[block] = first.key.clone();
-        if entries.len() >= KEYS_MIN {
+        self.set_first(block, &first);
+        let keys = &self.blocks[block].keys;
+        if keys.len() >= KEYS_MIN {
             return;
         }
-        let room = |other: usize| self.blocks.get(other).is_some_and(|o| o.len() + entries.len() <= KEYS_MAX * 3 / 4);
+        let room = |other: usize| {
+            let fits = |other: &Block| {
+                other.keys.len() + keys.len() <= KEYS_MAX * 3 / 4 && other.keys.bytes() + keys.bytes() <= BYTES_MAX / 2
+            };
+            self.blocks.get(other).is_some_and(fits)
+        };
         let into = if block > 0 && room(block - 1) {
             block - 1
         } else if room(block + 1) {
@@ -310,7 +392,8 @@ impl Index {
         self.alive[into] += self.alive[into + 1];
         self.newest[into] = self.newest[into].max(newest);
         let mut upper = self.remove_block(into + 1);
-        self.blocks[into].append(&mut upper);
+        self.blocks[into].keys.append(&upper.keys);
+        self.blocks[into].entries.append(&mut upper.entries);
     }
 }
 

@@ -82,14 +82,14 @@ impl Search {
         for (key, version) in keys.by_ref().take(keys_max) {
             last = Some(key);
             if passes(&self.request, version) {
-                self.found.push((key.clone(), *version));
+                self.found.push((Bytes::copy_from_slice(key), *version));
             }
             if self.found.len() >= self.enough {
                 return false;
             }
         }
         // The next key there can be.
-        self.from = keys.next().and(last).map(|last| [last.as_ref(), &[0]].concat().into());
+        self.from = keys.next().and(last).map(|last| [last, &[0]].concat().into());
         self.from.is_some()
     }
 

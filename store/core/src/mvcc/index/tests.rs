@@ -56,12 +56,13 @@ fn collect(model: &mut Model, floor: i64, bug: Option<Bug>) -> Vec<Revision> {
 fn check_structure(index: &Index) {
     let numbers = [index.firsts.len(), index.alive.len(), index.newest.len()];
     assert_eq!(numbers, [index.blocks.len(); 3]);
-    let keys: Vec<&Bytes> = index.blocks.iter().flatten().map(|entry| &entry.key).collect();
+    let keys: Vec<&[u8]> = index.blocks.iter().flat_map(|block| block.keys.iter()).collect();
     assert!(keys.is_sorted_by(|a, b| a < b), "K1");
     for (at, block) in index.blocks.iter().enumerate() {
-        assert!((1..=KEYS_MAX).contains(&block.len()) && index.firsts[at] == block[0].key, "K1");
-        assert_eq!(index.alive[at] as usize, alive(block), "K2");
-        assert!(block.iter().all(|entry| entry.newest.at.main <= index.newest[at]), "K3");
+        assert!((1..=KEYS_MAX).contains(&block.keys.len()) && index.firsts.get(at) == block.keys.get(0), "K1");
+        assert_eq!(block.entries.len(), block.keys.len());
+        assert_eq!(index.alive[at] as usize, alive(&block.entries), "K2");
+        assert!(block.entries.iter().all(|entry| entry.newest.at.main <= index.newest[at]), "K3");
     }
 }
 
@@ -71,7 +72,7 @@ fn check_range(index: &Index, model: &Model, start: &[u8], end: &[u8], revision:
         .filter(|(key, _)| in_range(key, start, end))
         .filter_map(|(key, versions)| Some((key.as_slice(), *seen(versions, revision)?)))
         .collect();
-    let found: Vec<(&[u8], Version)> = index.range(start, end, revision).map(|(k, v)| (k.as_ref(), *v)).collect();
+    let found: Vec<(&[u8], Version)> = index.range(start, end, revision).map(|(k, v)| (k, *v)).collect();
     assert_eq!(found, expected, "{start:?}..{end:?} at {revision}");
     assert_eq!(index.count(start, end, revision), expected.len(), "{start:?}..{end:?} at {revision}");
 }
@@ -181,4 +182,69 @@ fn keys_between_full_blocks_do_not_make_blocks_of_one() {
     }
     check_structure(&index);
     assert!(index.blocks.len() <= 5_000 / (KEYS_MAX / 2) + 1, "{} blocks", index.blocks.len());
+}
+
+/// Keys of few letters, so that many are equal for long, and one is often the beginning of another.
+fn short_key() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop_oneof![Just(0u8), Just(b'a'), Just(b'b'), Just(255)], 1..14)
+}
+
+fn check_keys(keys: &Keys, model: &[Vec<u8>], probes: &[Vec<u8>]) {
+    assert!(keys.iter().eq(model.iter().map(Vec::as_slice)), "P1");
+    assert_eq!(keys.bytes(), model.iter().map(Vec::len).sum::<usize>());
+    for probe in probes.iter().chain(model) {
+        assert_eq!(keys.before(probe, false), model.partition_point(|key| key < probe), "{probe:?} in {model:?}");
+        assert_eq!(keys.before(probe, true), model.partition_point(|key| key <= probe), "{probe:?} in {model:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn packed_keys_are_a_sorted_list(
+        start in prop_oneof![Just(""), Just("/registry/pods/")],
+        keys in prop::collection::vec(short_key(), 1..60),
+        probes in prop::collection::vec(short_key(), 1..20),
+        cut in any::<prop::sample::Index>(),
+        kept in any::<u64>(),
+    ) {
+        let whole = |key: &Vec<u8>| [start.as_bytes(), key].concat();
+        let probes: Vec<Vec<u8>> = probes.iter().cloned().chain(probes.iter().map(whole)).collect();
+        let (mut packed, mut model) = (Keys::default(), Vec::new());
+        for (number, key) in keys.iter().map(whole).enumerate() {
+            match model.binary_search(&key) {
+                Err(at) => {
+                    packed.insert(at, &key);
+                    model.insert(at, key);
+                }
+                Ok(at) if number % 3 == 0 => {
+                    packed.remove(at);
+                    model.remove(at);
+                }
+                Ok(_) => {}
+            }
+            check_keys(&packed, &model, &probes);
+        }
+        let at = cut.index(model.len() + 1);
+        let (upper, upper_model) = (packed.split_off(at), model.split_off(at));
+        check_keys(&packed, &model, &probes);
+        check_keys(&upper, &upper_model, &probes);
+        packed.append(&upper);
+        model.extend(upper_model);
+        check_keys(&packed, &model, &probes);
+        packed.retain(|at| kept >> (at % 64) & 1 == 1);
+        let mut places = 0..;
+        model.retain(|_| places.next().is_some_and(|at| kept >> (at % 64) & 1 == 1));
+        check_keys(&packed, &model, &probes);
+    }
+}
+
+#[test]
+fn long_keys_do_not_make_large_blocks() {
+    let mut index = Index::default();
+    for number in 0..200u16 {
+        let key = [&key(number % 20 * 10 + number / 20), &vec![b'x'; BYTES_MAX / 3][..]].concat();
+        index.push(&key, version(i64::from(number) + 1, false));
+    }
+    check_structure(&index);
+    assert!(index.blocks.iter().all(|block| block.keys.bytes() <= BYTES_MAX * 4 / 3));
 }
