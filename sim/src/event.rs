@@ -13,11 +13,12 @@ use crate::stream::{Answer, Id};
 
 /// What happens.
 pub(crate) enum Event {
-    /// A member's owner, log thread, state thread, or clock: number, boot.
+    /// A member's owner, log thread, state thread, flushing thread, or clock: number, boot.
     Tick(u64, u64),
     Owner(u64, u64),
     Written(u64, u64),
     State(u64, u64),
+    Flushed(u64, u64),
     /// A call of a member is tried again, or reads.
     Retry(u64, u64, u64),
     Read(u64, u64, u64),

@@ -105,6 +105,8 @@ pub(crate) struct Running {
     state_queue: VecDeque<ToState>,
     state_busy: bool,
     entries_since_flush: u64,
+    /// Of the flush that is on: the index that was applied as it began, and what it makes durable.
+    flushing: Option<(u64, Rc<Content>)>,
     collecting: bool,
     ticks: u64,
     reads: Reads<u64>,
@@ -195,6 +197,7 @@ impl Member {
             state_queue: VecDeque::new(),
             state_busy: false,
             entries_since_flush: 0,
+            flushing: None,
             collecting: true,
             ticks: 0,
             reads: Reads::default(),

@@ -157,6 +157,14 @@ impl State {
         self.flushed = self.content.clone();
     }
 
+    /// A flush that began with this content is done. The database may have gone further by itself, or hold a
+    /// snapshot that came in between.
+    pub(crate) fn flushed_to(&mut self, content: Rc<Content>) {
+        if content.applied > self.flushed.applied {
+            self.flushed = content;
+        }
+    }
+
     /// Replaces all by a peer's snapshot, durably.
     pub(crate) fn install(&mut self, content: Rc<Content>) {
         *self = Self::open(content);

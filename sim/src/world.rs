@@ -257,6 +257,7 @@ impl World {
             | Event::Owner(id, _)
             | Event::Written(id, _)
             | Event::State(id, _)
+            | Event::Flushed(id, _)
             | Event::Retry(id, ..)
             | Event::Read(id, ..)
             | Event::Stream(id, ..) => Some(*id),
@@ -351,6 +352,7 @@ impl World {
             Event::Owner(_, boot) if boot == run.boot => run.own(shared),
             Event::Written(_, boot) if boot == run.boot => run.written(shared),
             Event::State(_, boot) if boot == run.boot => run.work(shared),
+            Event::Flushed(_, boot) if boot == run.boot => run.flushed(shared),
             Event::Retry(_, boot, token) if boot == run.boot => run.retry(token, shared),
             Event::Read(_, boot, token) if boot == run.boot => run.read_now(token, shared),
             Event::Stream(_, boot, id) if boot == run.boot => run.feed(id, shared),

@@ -157,6 +157,13 @@ impl Running {
         self.wake_state(shared);
     }
 
+    /// The flushing thread is done.
+    pub(crate) fn flushed(&mut self, shared: &mut Shared) {
+        let Some((index, content)) = self.flushing.take() else { return };
+        self.state.flushed_to(content);
+        self.tell(Input::Flushed(index), shared);
+    }
+
     fn obey(&mut self, order: ToState, shared: &mut Shared) {
         match order {
             ToState::Apply(entries) => {
@@ -182,10 +189,11 @@ impl Running {
                 let (index, _) = self.state.content.applied;
                 self.tell(Input::Applied(index), shared);
                 self.entries_since_flush += entries.len() as u64;
-                if self.entries_since_flush >= shared.limits.flush_entries {
+                if self.entries_since_flush >= shared.limits.flush_entries && self.flushing.is_none() {
                     self.entries_since_flush = 0;
-                    self.state.flush();
-                    self.tell(Input::Flushed(index), shared);
+                    self.flushing = Some((index, self.state.content.clone()));
+                    let wait = shared.chance.between(MS, 200 * MS);
+                    shared.queue.after(wait, Event::Flushed(self.id, self.boot));
                 }
             }
             ToState::Build => {

@@ -15,6 +15,7 @@
 
 mod apply;
 mod divergence;
+mod flush;
 mod leader;
 mod owner;
 mod persist;

@@ -10,6 +10,7 @@ use store_core::auth::TokenChange;
 use store_core::errors::RequestError;
 use store_core::mvcc::Answer;
 
+use super::flush::Flushes;
 use super::{Copied, Engine, Input, Outcome};
 use crate::metrics::Metrics;
 use crate::state::{Done, Kept, Received, StateError};
@@ -26,9 +27,6 @@ pub(super) enum ToState {
     Build,
 }
 
-/// Entries and bytes after which the state is made durable, so that the log can be cut.
-const FLUSH_ENTRIES: u64 = 20_000;
-const FLUSH_BYTES: usize = 24 << 20;
 /// Entries and about as many bytes that are applied together: readers wait for so long.
 const TOGETHER_ENTRIES: usize = 64;
 const TOGETHER_BYTES: usize = 1 << 20;
@@ -41,8 +39,8 @@ const COLLECT_PAUSE: Duration = Duration::from_millis(5);
 /// A slice is collected after this time even if there is much else to do: who compacts may wait for it.
 const COLLECT_OVERDUE: Duration = Duration::from_millis(50);
 
-pub(super) fn run(engine: &Arc<Engine>, inbox: &Receiver<ToState>) {
-    if let Err(error) = work(engine, inbox) {
+pub(super) fn run(engine: &Arc<Engine>, inbox: &Receiver<ToState>, flushes: Flushes) {
+    if let Err(error) = work(engine, inbox, flushes) {
         engine.tell(match error {
             StateError::Diverged => Input::Diverged,
             error => Input::Failed(error.to_string()),
@@ -54,8 +52,7 @@ pub(super) fn run(engine: &Arc<Engine>, inbox: &Receiver<ToState>) {
     }
 }
 
-fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateError> {
-    let (mut entries, mut bytes) = (0, 0);
+fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>, mut flushes: Flushes) -> Result<(), StateError> {
     // Compaction of an earlier run may not be done.
     let mut collecting = true;
     // What the last compaction kept, until it is compared.
@@ -88,8 +85,7 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
             ToState::Apply(list) => {
                 let (last, begun) = (list.last().map(|e| e.index), Instant::now());
                 for some in together(&list) {
-                    entries += some.len() as u64;
-                    bytes += bytes_of(some);
+                    flushes.count(some.len(), bytes_of(some));
                     if let Some(compacted) = apply(engine, some)? {
                         collecting = true;
                         kept = Some(Kept::of(compacted));
@@ -99,20 +95,13 @@ fn work(engine: &Arc<Engine>, inbox: &Receiver<ToState>) -> Result<(), StateErro
                     engine.metrics.slow_applies.inc();
                 }
                 if let Some(index) = last {
-                    let flushes = entries >= FLUSH_ENTRIES || bytes >= FLUSH_BYTES;
                     // Either the owner finds it stored, or it is seen here that the owner wants to know.
                     engine.applied.store(index, Ordering::SeqCst);
-                    if flushes || engine.applied_wanted.load(Ordering::SeqCst) {
+                    if engine.applied_wanted.load(Ordering::SeqCst) {
                         engine.tell(Input::Applied { index });
                     }
                     engine.watch_space();
-                    if flushes {
-                        let begun = Instant::now();
-                        engine.state.flush()?;
-                        engine.metrics.state_flush.observe(begun.elapsed().as_secs_f64());
-                        (entries, bytes) = (0, 0);
-                        engine.tell(Input::Flushed { index });
-                    }
+                    flushes.ask(index);
                 }
             }
             ToState::Install { received, index, done } => {

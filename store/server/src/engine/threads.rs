@@ -8,7 +8,7 @@ use store_core::errors::RequestError;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use super::{End, LOG_QUEUE_MAX, Opened, apply, owner, persist};
+use super::{End, LOG_QUEUE_MAX, Opened, apply, flush, owner, persist};
 use crate::peers::Peers;
 
 /// A runtime of one thread. What still runs when it goes is broken off, and nobody waits for it.
@@ -62,6 +62,7 @@ impl Running {
 /// Starts the engine's threads.
 pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken) -> std::io::Result<Running> {
     let Opened { engine, mut receiver, replica, wal, timing, runtime, .. } = opened;
+    let own = replica.id();
     let (to_log, log_inbox) = sync_channel(LOG_QUEUE_MAX);
     let (to_state, state_inbox) = sync_channel(1024);
     // Without one of them the member would neither work nor end: it ends, and says why.
@@ -84,6 +85,13 @@ pub(crate) fn run(opened: Opened, peers: Arc<Peers>, shutdown: CancellationToken
         let engine = engine.clone();
         spawn("store-log", Box::new(move || persist::run(&engine, wal, &log_inbox)))?
     };
-    let state_thread = spawn("store-state", Box::new(move || apply::run(&engine, &state_inbox)))?;
-    Ok(Running { threads: vec![owner_thread, log_thread, state_thread] })
+    let members = engine.state.members();
+    let rank = members.iter().position(|member| member.id == own).unwrap_or(0);
+    let (flushes, flush_inbox) = flush::pair(rank, members.iter().count());
+    let flush_thread = {
+        let engine = engine.clone();
+        spawn("store-flush", Box::new(move || flush::run(&engine, &flush_inbox)))?
+    };
+    let state_thread = spawn("store-state", Box::new(move || apply::run(&engine, &state_inbox, flushes)))?;
+    Ok(Running { threads: vec![owner_thread, log_thread, state_thread, flush_thread] })
 }
