@@ -12,10 +12,13 @@
 //! ordered by revision: writes append, and compaction moves whole files.
 
 use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use nix::fcntl::OFlag;
 use prost::Message as _;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
@@ -81,6 +84,18 @@ fn options() -> Options {
     options
 }
 
+/// Whether files in a folder can be written past the system's page cache. Source: open(2), `EINVAL`.
+fn can_be_direct(folder: &Path) -> bool {
+    let path = folder.join("DIRECT");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).custom_flags(OFlag::O_DIRECT.bits());
+    let opened = options.open(&path);
+    // The next attempt takes what is left of this one.
+    let _ = std::fs::remove_file(&path);
+    // What else is wrong with the folder, opening the database tells.
+    opened.is_ok()
+}
+
 fn family(name: &str, cache: &Cache) -> ColumnFamilyDescriptor {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
@@ -96,7 +111,11 @@ impl Disk {
     pub(super) fn open(generation: Generation, damage: Damage) -> Result<Self, StateError> {
         let cache = Cache::new_lru_cache(CACHE_BYTES);
         let families = FAMILIES.into_iter().chain(["default"]).map(|name| family(name, &cache));
-        let db = DB::open_cf_descriptors(&options(), generation.path(), families)
+        let mut options = options();
+        // A file that is written once costs the page cache more than the disk, and puts out what is read.
+        let is_direct = generation.path().parent().is_some_and(can_be_direct);
+        options.set_use_direct_io_for_flush_and_compaction(is_direct);
+        let db = DB::open_cf_descriptors(&options, generation.path(), families)
             .map_err(|e| StateError::Disk { path: generation.path().display().to_string(), why: e.to_string() })?;
         Ok(Self { db, damage, generation })
     }
