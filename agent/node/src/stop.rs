@@ -1,9 +1,12 @@
 //! Ending everything that runs: when a cluster is stopped, and after one that was cut off.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_cri::v1 as cri;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -23,7 +26,13 @@ pub enum StopError {
         /// What the system says.
         what: String,
     },
+    /// A pod's network doesn't go.
+    #[error("the network of a pod, {0}, can't be removed; end what uses it, then: ip netns delete")]
+    Network(PathBuf, #[source] std::io::Error),
 }
+
+/// Where containerd names pods' networks. Source: containerd `pkg/netns`.
+const NETWORKS: &str = "/var/run/netns";
 
 /// Stops and removes every pod of the runtime at `socket`, giving containers `grace` to end.
 ///
@@ -58,12 +67,13 @@ async fn stop_pod(cri: &Cri, found: &crate::cri::Found, grace: Duration) -> Resu
 }
 
 /// Ends the shims that a containerd with this socket left running when it was cut off, and with them
-/// their containers. Returns how many there were.
+/// their containers and networks. Returns how many there were.
 ///
 /// # Errors
-/// [`StopError::Shim`] if one doesn't go.
+/// [`StopError`] of what doesn't go.
 pub fn end_orphans(socket: &Path) -> Result<usize, StopError> {
     let shims = shims(socket);
+    let networks = networks(shims.iter().flat_map(|(_, children)| children));
     for (pid, children) in &shims {
         // Containers first: a shim's children outlive it.
         for pid in children.iter().chain([pid]) {
@@ -73,7 +83,23 @@ pub fn end_orphans(socket: &Path) -> Result<usize, StopError> {
             }
         }
     }
+    for network in networks {
+        let removed = umount2(&network, MntFlags::MNT_DETACH).map_err(std::io::Error::from);
+        removed.and_then(|()| std::fs::remove_file(&network)).map_err(|e| StopError::Network(network, e))?;
+    }
     Ok(shims.len())
+}
+
+/// Where the networks of these processes are named. A name keeps a network, and the host's end of its link, beyond the
+/// last process in it; the runtime that would remove it is gone.
+fn networks<'a>(pids: impl Iterator<Item = &'a i32>) -> Vec<PathBuf> {
+    let of = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let own = of(Path::new("/proc/self/ns/net"));
+    // A pod on the host's network has none of its own.
+    let theirs = pids.filter_map(|pid| of(&PathBuf::from(format!("/proc/{pid}/ns/net")))).filter(|it| Some(*it) != own);
+    let theirs: BTreeSet<(u64, u64)> = theirs.collect();
+    let named = std::fs::read_dir(NETWORKS).into_iter().flatten().flatten().map(|entry| entry.path());
+    named.filter(|path| of(path).is_some_and(|network| theirs.contains(&network))).collect()
 }
 
 /// Shims whose command line names the socket, each with its children.

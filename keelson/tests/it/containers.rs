@@ -42,6 +42,12 @@ fn curl(url: &str) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// The names of pods' networks on this machine.
+fn pod_networks() -> BTreeSet<String> {
+    let entries = std::fs::read_dir("/var/run/netns").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with("cni-")).collect()
+}
+
 /// Waits until a stopped process has been sent SIGTERM, which is bit 14 of what is pending.
 fn await_pending_term(pid: i64) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -308,6 +314,7 @@ fn goes_without_a_trace(cluster: &Cluster) {
 #[test]
 fn containers_never_notice_what_is_killed_around_them() {
     let _machine = Machine::take();
+    let networks_before = pod_networks();
     let cluster = cluster_with_web();
     let before = cluster.running();
     let pods = cluster.web_pods();
@@ -347,5 +354,6 @@ fn containers_never_notice_what_is_killed_around_them() {
     kill(pid);
     let down = down.wait_with_output().expect("down ends");
     assert!(text(&down).contains("stopped 3 pods"), "{}", text(&down));
+    assert_eq!(pod_networks().difference(&networks_before).collect::<Vec<_>>(), Vec::<&String>::new());
     goes_without_a_trace(&cluster);
 }
