@@ -5,10 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, install, root, target_dir};
+use crate::{cache_dir, cargo, install, interop, root, target_dir};
 
-/// Builds what is needed and runs the comparison; `--keelson FILE` names a program that was built already, everything
-/// else is the example's.
+/// Builds what is needed and runs the comparison; `--keelson FILE` names a program that was built already, `--go` adds
+/// the rows of etcd's Go client, everything else is the example's.
 pub(crate) fn store(arguments: &[&str]) -> Result<()> {
     install::ensure(install::FOR_COMPARISON)?;
     let (keelson, rest) = program(arguments)?;
@@ -28,7 +28,10 @@ pub(crate) fn store(arguments: &[&str]) -> Result<()> {
     if !rest.iter().any(|a| *a == "--out" || a.starts_with("--out=")) {
         run.arg("--out").arg(root().join("benches/results"));
     }
-    let status = run.args(rest).status().context("running the driver")?;
+    if rest.contains(&"--go") {
+        run.arg("--go-load").arg(interop::load(&root(), &cache_dir())?);
+    }
+    let status = run.args(rest.iter().filter(|a| **a != "--go")).status().context("running the driver")?;
     if !status.success() {
         bail!("the comparison ended with {status}; logs of what failed are in {}", dir.display());
     }

@@ -83,6 +83,12 @@ pub(crate) fn etcd(root: &Path, cache: &Path, keelson: &Path, regex: &str) -> Re
     }
 }
 
+/// The program that puts a load by etcd's own Go client.
+pub(crate) fn load(root: &Path, cache: &Path) -> Result<PathBuf> {
+    install::ensure(install::FOR_INTEROP)?;
+    source::build_load(&root.join("store/interop/etcd-3.4"), cache)
+}
+
 type Chosen = (&'static Suite, String);
 type LeftOut<'a> = (&'static str, &'a Skipped);
 

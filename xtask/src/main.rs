@@ -20,7 +20,8 @@ use interop::Member;
 
 const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build, run `keelson up ARGUMENTS`
 cargo xtask test              everything that CI checks
-cargo xtask bench store [ARGUMENTS]  the store beside Debian's etcd, row by row: --rows RE, --repeat N, --quick, --list
+cargo xtask bench store [ARGUMENTS]  the store beside Debian's etcd, row by row: --rows RE, --repeat N, --quick, --list,
+                              --go for rows of etcd's Go client
 cargo xtask instructions [--renew]  that what a write passes takes no more instructions than it did
 cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
 cargo xtask interop etcd-client  the tests of Rust's client against `keelson store`

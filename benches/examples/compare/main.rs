@@ -11,6 +11,7 @@
 
 mod chart;
 mod cluster;
+mod go;
 mod observe;
 mod perform;
 mod report;
@@ -27,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use cluster::Program;
 use perform::{Readings, Scale};
 use report::{Compared, Report};
-use rows::Scenario;
+use rows::{Scenario, Work};
 
 /// As in `keelson bench`: what the load spends on memory, the members lack.
 #[global_allocator]
@@ -42,6 +43,9 @@ struct Cli {
     /// Etcd's program.
     #[arg(long, default_value = "/usr/bin/etcd")]
     etcd: PathBuf,
+    /// Program that puts a load by etcd's own Go client; without it there are no rows of it.
+    #[arg(long)]
+    go_load: Option<PathBuf>,
     /// Folder for the members; each is thrown away after its row.
     #[arg(long)]
     dir: PathBuf,
@@ -74,7 +78,8 @@ struct Cli {
 impl Cli {
     fn chosen(&self) -> Vec<Scenario> {
         let wanted = |row: &Scenario| self.rows.as_ref().map_or(!row.long, |rows| rows.is_match(&row.name));
-        rows::scenarios().into_iter().filter(wanted).collect()
+        let possible = |row: &Scenario| self.go_load.is_some() || !matches!(row.work, Work::Go { .. });
+        rows::scenarios().into_iter().filter(possible).filter(wanted).collect()
     }
 }
 
@@ -106,7 +111,7 @@ async fn compare(cli: &Cli, scenario: Scenario, programs: &[Program; 2]) -> (Com
     for repetition in 1..=repetitions {
         for (program, readings) in programs.iter().zip(&mut readings) {
             let dir = cli.dir.join(program.name());
-            match perform::perform(&scenario, program, &dir, scale).await {
+            match perform::perform(&scenario, program, &dir, scale, cli.go_load.as_deref()).await {
                 Ok(read) => {
                     progress(&scenario, program, repetition, &read);
                     readings.push(read);

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::cluster::{Cluster, Program};
+use super::go;
 use super::observe::{Cost, Usage, disk};
 use super::rows::{SECONDS, Scenario, Work};
 
@@ -91,11 +92,21 @@ fn arguments(words: &str, cluster: &Cluster, scale: Scale) -> Result<Args> {
     Ok(args)
 }
 
-/// Starts members, does the work, and throws the members away.
-pub(crate) async fn perform(scenario: &Scenario, program: &Program, dir: &Path, scale: Scale) -> Result<Readings> {
+/// Starts members, does the work, and throws the members away. `go_load` is the program of the rows that need it.
+pub(crate) async fn perform(
+    scenario: &Scenario,
+    program: &Program,
+    dir: &Path,
+    scale: Scale,
+    go_load: Option<&Path>,
+) -> Result<Readings> {
     let mut cluster = Cluster::start(program, dir, scenario.members).await?;
     let readings = match &scenario.work {
         Work::Load(words) => load(&cluster, &arguments(words, &cluster, scale)?).await?,
+        Work::Go { what, clients } => {
+            let go_load = go_load.context("--go-load names no program")?;
+            go::load(go_load, &cluster, what, *clients, scale).await?
+        }
         Work::Restart { keys } => restart(&mut cluster, *keys, scale).await?,
         Work::KillLeader => kill_leader(&mut cluster).await?,
         Work::Churn { puts } => churn(&cluster, *puts, scale).await?,

@@ -10,6 +10,8 @@ pub(crate) const SECONDS: u64 = 10;
 pub(crate) enum Work {
     /// The load of `keelson bench store`, by its words.
     Load(String),
+    /// The load of etcd's own Go client, and how many requests at a time.
+    Go { what: &'static str, clients: u32 },
     /// So many keys are written, all members are killed and started again.
     Restart { keys: u32 },
     /// The leader is killed.
@@ -138,6 +140,16 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             figures: CHURN,
         },
     ];
+    let go = |what: &'static str, clients: u32, figures: &'static [Figure]| Scenario {
+        name: format!("go-{what}/{clients}"),
+        members: 3,
+        work: Work::Go { what, clients },
+        long: false,
+        figures,
+    };
+    all.extend([go("put", 1, ONE_CLIENT), go("put", 64, SOME_CLIENTS)]);
+    all.extend([256, 1000].map(|clients| go("put", clients, MANY_CLIENTS)));
+    all.extend([go("range", 256, READS), go("range-serializable", 256, SERIALIZABLE)]);
     all.extend([1_000, 10_000, 100_000, 1_000_000, 10_000_000].map(|keys| {
         let words = format!("put --prepare --key-space {keys} --value-size 128 --clients 256");
         Scenario { long: keys > 1_000_000, ..load(format!("keys/{keys}"), 3, timed(&words), GROWTH) }

@@ -53,6 +53,23 @@ pub(super) fn prepare(ours: &Path, cache: &Path, keelson: &Path, listed: &[Skipp
     Ok(places)
 }
 
+/// Builds our load by etcd's Go client; returns the program.
+pub(super) fn build_load(ours: &Path, cache: &Path) -> Result<PathBuf> {
+    let folder = cache.join("interop/load-3.4");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let gopath = folder.join("gopath");
+    let package = fetch(&cache.join("interop/etcd-3.4"))?;
+    if !gopath.exists() {
+        unpack(&package, &gopath)?;
+    }
+    let (etcd, program) = (gopath.join("src/go.etcd.io/etcd"), folder.join("load"));
+    std::fs::create_dir_all(etcd.join("load")).context("making a folder for the load's source")?;
+    std::fs::copy(ours.join("load/main.go"), etcd.join("load/main.go")).context("laying the load's source")?;
+    let mut build = go_in(&etcd, &format!("{}:{GOCODE}", gopath.display()), &folder.join("gocache"), "build");
+    must(build.arg("-o").arg(&program).arg("./load"))?;
+    Ok(program)
+}
+
 fn fetch(folder: &Path) -> Result<PathBuf> {
     let file = folder.join(format!("{PACKAGE}_{VERSION}_all.deb"));
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
@@ -148,8 +165,12 @@ fn link(places: &Places) -> Result<()> {
 }
 
 fn go(places: &Places, what: &str) -> Command {
+    go_in(&places.etcd, &places.gopath, &places.gocache, what)
+}
+
+fn go_in(etcd: &Path, gopath: &str, gocache: &Path, what: &str) -> Command {
     let mut command = Command::new("go");
-    command.arg(what).current_dir(&places.etcd).env("GOPATH", &places.gopath).env("GOCACHE", &places.gocache);
+    command.arg(what).current_dir(etcd).env("GOPATH", gopath).env("GOCACHE", gocache);
     command.envs([("GO111MODULE", "off"), ("GOFLAGS", ""), ("CGO_ENABLED", "0")]);
     command
 }
