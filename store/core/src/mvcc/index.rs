@@ -159,8 +159,8 @@ type Place = (usize, usize);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
     blocks: Vec<Block>,
-    /// The first key of each block.
-    firsts: Keys,
+    /// The first key of each block. Not packed: they may be long, and all behind a new one would have to move.
+    firsts: Vec<Bytes>,
     alive: Vec<u32>,
     newest: Vec<i64>,
 }
@@ -180,12 +180,17 @@ impl Index {
     /// The place of the first key that isn't less than `key`, or is greater than it if `behind`; behind the last block
     /// if there is none.
     fn place(&self, key: &[u8], behind: bool) -> Place {
-        let block = self.firsts.before(key, behind).saturating_sub(1);
+        let block = self.firsts_before(key, behind).saturating_sub(1);
         let Some(found) = self.blocks.get(block) else { return (0, 0) };
         match found.keys.before(key, behind) {
             at if at < found.keys.len() => (block, at),
             _ => (block + 1, 0),
         }
+    }
+
+    /// How many blocks begin with a key less than `key`, or no greater than it if `or_equal`.
+    fn firsts_before(&self, key: &[u8], or_equal: bool) -> usize {
+        self.firsts.partition_point(|first| &first[..] < key || (or_equal && first == key))
     }
 
     /// Where a range begins and ends: no end is one key, an end of a zero byte is everything from the key on.
@@ -202,7 +207,7 @@ impl Index {
 
     fn get(&self, key: &[u8]) -> Option<&Entry> {
         // The block whose first key is the last that isn't greater, or none.
-        let block = self.blocks.get(self.firsts.before(key, true).checked_sub(1)?)?;
+        let block = self.blocks.get(self.firsts_before(key, true).checked_sub(1)?)?;
         let (found, entry) = block.get(block.keys.before(key, false))?;
         (found == key).then_some(entry)
     }
@@ -234,7 +239,7 @@ impl Index {
         } else {
             (block, at) = self.make_room(block, at, key);
             if at == 0 {
-                self.set_first(block, key);
+                self.firsts[block] = Bytes::copy_from_slice(key);
             }
             self.blocks[block].insert(at, key, Entry { newest: version, older: None });
             None
@@ -273,17 +278,10 @@ impl Index {
 
     /// Adds a block whose first key is `first`, or will be.
     fn insert_block(&mut self, at: usize, block: Block, first: &[u8], newest: i64) {
-        self.firsts.insert(at, first);
+        self.firsts.insert(at, Bytes::copy_from_slice(first));
         self.alive.insert(at, alive(&block.entries) as u32);
         self.newest.insert(at, newest);
         self.blocks.insert(at, block);
-    }
-
-    fn set_first(&mut self, block: usize, first: &[u8]) {
-        if self.firsts.get(block) != Some(first) {
-            self.firsts.remove(block);
-            self.firsts.insert(block, first);
-        }
     }
 
     fn remove_block(&mut self, block: usize) -> Block {
@@ -355,7 +353,8 @@ impl Index {
             found.collect(at, end, floor, &mut gone);
             let removed = keys - found.keys.len();
             left -= end - at;
-            let next = found.keys.get(end - removed).or_else(|| self.firsts.get(block + 1)).map(Bytes::copy_from_slice);
+            let next = found.keys.get(end - removed).map(Bytes::copy_from_slice);
+            let next = next.or_else(|| self.firsts.get(block + 1).cloned());
             if removed > 0 {
                 self.settle(block);
             }
@@ -370,7 +369,7 @@ impl Index {
             self.remove_block(block);
             return;
         };
-        self.set_first(block, &first);
+        self.firsts[block] = first;
         let keys = &self.blocks[block].keys;
         if keys.len() >= KEYS_MIN {
             return;

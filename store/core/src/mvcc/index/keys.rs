@@ -117,17 +117,6 @@ impl Keys {
         }
     }
 
-    pub(super) fn remove(&mut self, at: usize) {
-        let (start, end) = (self.start(at), self.ends[at]);
-        self.bytes.drain(start..end);
-        self.ends.remove(at);
-        self.ends[at..].iter_mut().for_each(|other| *other -= end - start);
-        self.heads.remove(at);
-        if self.is_empty() {
-            self.common = 0;
-        }
-    }
-
     /// Keeps the keys at places for which `keep` says so.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
         *self = self.iter().enumerate().filter(|(at, _)| keep(*at)).map(|(_, key)| key).collect();
