@@ -36,6 +36,8 @@ pub(super) fn prepare(ours: &Path, cache: &Path, keelson: &Path, listed: &[Skipp
         data: folder.join("data"),
         keelson: keelson.to_owned(),
     };
+    // Some tests start a cluster already when they are asked for their names.
+    std::fs::create_dir_all(&places.data).context("making a folder for the tests' data")?;
     let package = fetch(&folder)?;
     let overlay = overlay(ours)?;
     let stamp = stamp(&overlay, listed);
@@ -133,7 +135,8 @@ fn unpack(package: &Path, gopath: &Path) -> Result<()> {
     remove(gopath)?;
     remove(&unpacked)?;
     must(Command::new("dpkg-deb").arg("-x").arg(package).arg(&unpacked))?;
-    std::fs::rename(unpacked.join(GOCODE.trim_start_matches('/')), gopath).context("placing etcd's source")
+    std::fs::rename(unpacked.join(GOCODE.trim_start_matches('/')), gopath).context("placing etcd's source")?;
+    remove(&unpacked)
 }
 
 /// Puts our files over etcd's.
