@@ -13,7 +13,7 @@ mod passwords;
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap};
+use http::HeaderMap;
 use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 use store_core::auth::tokens::Key;
@@ -48,11 +48,11 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Source: etcd `AuthInfoFromCtx`, `AuthInfoFromTLS`.
-    fn of(headers: &HeaderMap, extensions: &Extensions) -> Self {
+    pub(crate) fn of(headers: &HeaderMap, name: Option<&CommonName>) -> Self {
         let token = headers.get("token").or_else(|| headers.get("authorization"));
         // What isn't text is no token of ours, but it is one.
         let token = token.map(|value| value.to_str().unwrap_or_default().to_owned());
-        let name = extensions.get::<CommonName>().and_then(|name| name.0.clone());
+        let name = name.and_then(|name| name.0.clone());
         // A gateway shows its own certificate, whoever asks it.
         let common_name = name.filter(|_| !headers.contains_key("grpcgateway-accept"));
         Self { token, common_name }
@@ -197,12 +197,11 @@ mod tests {
 
     #[test]
     fn tokens_go_before_certificates_and_gateways_have_none() {
-        let mut extensions = Extensions::new();
-        extensions.insert(CommonName(Some("ann".into())));
+        let name = CommonName(Some("ann".into()));
         let of = |pairs: &[(&'static str, &'static str)]| {
             let headers =
                 pairs.iter().map(|(k, v)| (k.parse().expect("a name"), v.parse().expect("a value"))).collect();
-            let found = Credentials::of(&headers, &extensions);
+            let found = Credentials::of(&headers, Some(&name));
             (found.token, found.common_name.as_deref().map(str::to_owned))
         };
         let ann = Some("ann".to_owned());

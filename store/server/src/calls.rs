@@ -1,8 +1,8 @@
 //! Calls of gRPC's services: one way in for all, and what is done before and behind each of them.
 //!
 //! Written as one function instead of a stack of layers: a layer costs each call two allocations, and copies of all
-//! that stands behind it, which is a third of what a small call costs at all. What is asked most, the keys, is found
-//! without a router.
+//! that stands behind it, which is a third of what a small call costs at all. What is asked most, the keys, is answered by
+//! the connection itself over HTTP/2 ([`crate::http2`]), and here for the gateway.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,16 +14,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tower::Service as _;
 
 use crate::auth::guard;
 use crate::closing::end_stream;
-use crate::grpc::services::kv_server::KvServer;
 use crate::grpc::{self, Service};
 use crate::metrics::Watched;
-
-/// Where the most frequent calls go.
-const KV: &str = "/etcdserverpb.KV/";
 
 /// All services.
 #[derive(Clone)]
@@ -31,46 +28,32 @@ pub(crate) struct Calls(Arc<Inner>);
 
 struct Inner {
     service: Service,
-    kv: KvServer<Service>,
-    /// The others, and what isn't known.
-    rest: Router,
+    services: Router,
     closing: CancellationToken,
 }
 
 impl Calls {
     pub(crate) fn new(service: &Service, closing: CancellationToken) -> Self {
-        let (kv, rest) = (grpc::kv(service), grpc::routes(service).into_axum_router());
-        Self(Arc::new(Inner { service: service.clone(), kv, rest, closing }))
-    }
-
-    /// Whether a request is worth to be spared the router in front.
-    pub(crate) fn are_asked_by(request: &Request) -> bool {
-        request.uri().path().starts_with(KV)
+        let services = grpc::routes(service).into_axum_router();
+        Self(Arc::new(Inner { service: service.clone(), services, closing }))
     }
 
     /// Answers a call: counted, let in by the guard, ended once the doors close, refused in Go's words.
     pub(crate) async fn answer(&self, request: Request) -> Response {
         let Inner { service, closing, .. } = &*self.0;
-        let (request, watched) = Watched::begin(&service.engine.metrics, request);
+        let watched = Watched::begin(&service.engine.metrics, request.uri().path());
         let ending = end_stream(request.uri().path(), closing);
-        let response = match guard::let_in(service, request).await {
-            Ok(request) => self.go_on(request).await,
-            Err(response) => response,
-        };
+        let response = self.go_on(watched.counted(request)).await.unwrap_or_else(Status::into_http);
         watched.answered(ending.of(response))
     }
 
-    async fn go_on(&self, request: Request) -> Response {
-        if let Some(refusal) = self.0.service.refuses_early(&request) {
-            return refusal;
-        }
-        let answered: Result<Response, Infallible> = if Self::are_asked_by(&request) {
-            self.0.kv.clone().call(request).await.map(|response| response.map(Body::new))
-        } else {
-            self.0.rest.clone().call(request).await
-        };
+    async fn go_on(&self, mut request: Request) -> Result<Response, Status> {
+        let Inner { service, services, .. } = &*self.0;
+        guard::let_in(service, &mut request).await?;
+        service.refuse_early(request.uri().path(), request.headers())?;
+        let answered: Result<Response, Infallible> = services.clone().call(request).await;
         let Ok(response) = answered;
-        grpc::in_gos_words(grpc::in_pieces(response))
+        Ok(grpc::in_gos_words(grpc::in_pieces(response)))
     }
 }
 

@@ -15,9 +15,10 @@ mod places;
 mod range_stream;
 mod watch;
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use store_core::errors::RequestError;
 use store_core::wire::ResponseHeader;
@@ -51,7 +52,7 @@ mod elections {
 }
 
 use elections::election_server::ElectionServer;
-pub(crate) use large::in_pieces;
+pub(crate) use large::{Large, in_pieces};
 use locks::lock_server::LockServer;
 use services::auth_server::AuthServer;
 use services::cluster_server::ClusterServer;
@@ -91,15 +92,10 @@ impl Service {
     }
 }
 
-/// Keys.
-pub(crate) fn kv(service: &Service) -> KvServer<Service> {
-    let largest = service.config.max_message_bytes();
-    KvServer::new(service.clone()).max_decoding_message_size(largest).max_encoding_message_size(usize::MAX)
-}
-
 /// All services on one router.
 pub(crate) fn routes(service: &Service) -> Routes {
-    Routes::new(kv(service))
+    let kv = KvServer::new(service.clone()).max_decoding_message_size(service.config.max_message_bytes());
+    Routes::new(kv.max_encoding_message_size(usize::MAX))
         .add_service(AuthServer::new(service.clone()))
         .add_service(WatchServer::new(service.clone()).max_encoding_message_size(usize::MAX))
         .add_service(LeaseServer::new(service.clone()))
@@ -118,14 +114,14 @@ const LEARNERS_PATHS: [&str; 3] =
 impl Service {
     /// Turns away what a learner can't answer, and while nobody leads who wants to be told so. Source: etcd
     /// `isRPCSupportedForLearner`, `server/etcdserver/api/v3rpc/interceptor.go`.
-    pub(crate) fn refuses_early(&self, request: &Request) -> Option<Response> {
-        if self.is_learner() && !LEARNERS_PATHS.contains(&request.uri().path()) {
-            return Some(status(RequestError::NotForLearner).into_http());
+    pub(crate) fn refuse_early(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
+        if self.is_learner() && !LEARNERS_PATHS.contains(&path) {
+            return Err(status(RequestError::NotForLearner));
         }
-        if leader::wants_leader(request.headers()) && self.engine.position_now().leader == 0 {
-            return Some(status(RequestError::NoLeader).into_http());
+        if leader::wants_leader(headers) && self.engine.position_now().leader == 0 {
+            return Err(status(RequestError::NoLeader));
         }
-        None
+        Ok(())
     }
 }
 
@@ -136,15 +132,20 @@ pub(crate) fn in_gos_words(response: Response) -> Response {
     if !response.headers().contains_key("grpc-status") {
         return response;
     }
-    let large = Status::from_header_map(response.headers()).and_then(|status| too_large(status.message()));
+    let large = Status::from_header_map(response.headers()).and_then(|status| said_too_large(status.message()));
     large.map_or(response, Status::into_http)
 }
 
 /// Go's words for tonic's.
-fn too_large(message: &str) -> Option<Status> {
+fn said_too_large(message: &str) -> Option<Status> {
     let sizes = message.strip_prefix("Error, decoded message length too large: found ")?;
     let (found, limit) = sizes.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
-    Some(Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})")))
+    Some(too_large(found, limit))
+}
+
+/// A message is larger than what is taken.
+pub(crate) fn too_large(found: impl Display, limit: impl Display) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})"))
 }
 
 /// The one place where errors become gRPC codes. Source: etcd `rpctypes/error.go`.

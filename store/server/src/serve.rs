@@ -12,9 +12,9 @@ use axum::http::{StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use store_core::wire::AlarmType;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service as _;
@@ -27,8 +27,10 @@ use crate::config::Config;
 use crate::gateway;
 use crate::grpc::{Service, VERSION};
 use crate::health;
+use crate::http2;
 use crate::listener::Listener;
 use crate::metrics::Now;
+use crate::opening::opened;
 use crate::pings::Policed;
 use crate::tls::{self, ServerTls};
 
@@ -52,9 +54,9 @@ fn http(service: &Service) -> Router {
 /// What clients find behind a listener.
 #[derive(Clone)]
 pub(crate) struct Front {
-    /// `None` where there is no more than HTTP's paths.
-    calls: Option<Calls>,
-    /// All paths, those of calls among them.
+    /// Keys, which connections answer by themselves; `None` where there is no more than HTTP's paths.
+    keys: Option<Service>,
+    /// All paths.
     router: Router,
 }
 
@@ -64,20 +66,22 @@ impl Front {
         let calls = Calls::new(service, doors.closing.clone());
         let router = http(service).fallback_service(calls.clone());
         let has_gateway = service.config.grpc_gateway;
-        let router = if has_gateway { router.merge(gateway::routes(calls.clone(), service)) } else { router };
-        Self { calls: Some(calls), router }
+        let router = if has_gateway { router.merge(gateway::routes(calls, service)) } else { router };
+        Self { keys: Some(service.clone()), router }
     }
 
     /// HTTP's paths alone.
     pub(crate) fn http(service: &Service) -> Self {
-        Self { calls: None, router: http(service) }
+        Self { keys: None, router: http(service) }
     }
 
-    async fn answer(mut self, request: Request) -> Result<Response, Infallible> {
-        match self.calls {
-            Some(calls) if Calls::are_asked_by(&request) => Ok(calls.answer(request).await),
-            _ => self.router.call(request).await,
-        }
+    /// Who answers for keys.
+    pub(crate) fn keys(&self) -> Option<&Service> {
+        self.keys.as_ref()
+    }
+
+    pub(crate) async fn answer(mut self, request: Request) -> Result<Response, Infallible> {
+        self.router.call(request).await
     }
 }
 
@@ -180,19 +184,32 @@ async fn connection(
     config: &Config,
     doors: &Doors,
 ) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(config.max_concurrent_streams).timer(TokioTimer::new());
-    if let Some((every, patience)) = config.client_keepalive {
-        builder.http2().keep_alive_interval(every).keep_alive_timeout(patience);
+    let stream = Lenient::new(Policed::new(stream, config.client_keepalive_min));
+    let opened = tokio::select! {
+        () = doors.closing.cancelled() => return,
+        () = doors.stop.cancelled() => return,
+        opened = opened(stream) => opened,
+    };
+    match opened {
+        Ok(stream) if stream.is_http2 => http2::serve(stream, name, front, config, doors).await,
+        Ok(stream) => http1(stream, name, front, doors).await,
+        // A client that breaks off is its own affair.
+        Err(_) => {}
     }
+}
+
+async fn http1(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    name: CommonName,
+    front: Front,
+    doors: &Doors,
+) {
     let answered = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(name.clone());
         front.clone().answer(request)
     });
-    let stream = Lenient::new(Policed::new(stream, config.client_keepalive_min));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answered));
-    // A client that breaks off is its own affair.
+    let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), answered));
     tokio::select! {
         _ = connection.as_mut() => return,
         () = doors.stop.cancelled() => return,

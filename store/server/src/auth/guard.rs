@@ -8,9 +8,9 @@
 //! Source: etcd's main branch, which lists what each of its RPCs needs.
 
 use axum::extract::Request;
-use axum::response::Response;
 use store_core::auth::Asker;
 use store_core::errors::RequestError;
+use tonic::Status;
 
 use super::{Caller, Credentials};
 use crate::grpc::{Service, status};
@@ -85,16 +85,17 @@ impl Service {
     }
 }
 
-/// Lets a request in, with who asks; else it is answered.
-pub(crate) async fn let_in(service: &Service, mut request: Request) -> Result<Request, Response> {
-    let credentials = Credentials::of(request.headers(), request.extensions());
-    match service.admit(door(request.uri().path()), credentials).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            Ok(request)
-        }
-        Err(error) => Err(status(error).into_http()),
-    }
+/// Lets a call in: who asks.
+pub(crate) async fn admit(service: &Service, path: &str, credentials: Credentials) -> Result<Caller, Status> {
+    service.admit(door(path), credentials).await.map_err(status)
+}
+
+/// Lets a request in, with who asks.
+pub(crate) async fn let_in(service: &Service, request: &mut Request) -> Result<(), Status> {
+    let credentials = Credentials::of(request.headers(), request.extensions().get());
+    let caller = admit(service, request.uri().path(), credentials).await?;
+    request.extensions_mut().insert(caller);
+    Ok(())
 }
 
 /// Who asks; nobody if the request came by another way than through the door.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use store_core::auth::{Asker, Auth};
+use store_core::auth::Auth;
 use store_core::errors::RequestError;
 use store_core::mvcc::{Answer, Mvcc, Reading, Search, check};
 use store_core::wire::command::Request as Command;
@@ -34,7 +34,7 @@ impl Service {
     }
 
     /// Commits a request, if it is right and not too large.
-    async fn commit(&self, asker: &Asker, command: Command) -> Result<(Answer, i64), Status> {
+    async fn commit(&self, caller: &Caller, command: Command) -> Result<(Answer, i64), Status> {
         check::request(&command, self.config.max_txn_ops).map_err(status)?;
         match &command {
             Command::Put(request) => self.check_size(request)?,
@@ -42,7 +42,8 @@ impl Service {
             Command::Txn(request) => self.check_size(request)?,
             _ => {}
         }
-        self.engine.propose(asker, command).await.map_err(status)
+        let asker = caller.at(&self.engine.state.auth());
+        self.engine.propose(&asker, command).await.map_err(status)
     }
 
     /// What was read, as clients are told it.
@@ -169,11 +170,8 @@ fn mismatch() -> Status {
     Status::internal("the answer doesn't fit its command")
 }
 
-#[tonic::async_trait]
-impl Kv for Service {
-    async fn range(&self, request: Request<RangeRequest>) -> Reply<RangeResponse> {
-        let caller = guard::caller(&request);
-        let request = request.into_inner();
+impl Service {
+    pub(crate) async fn answer_range(&self, caller: Caller, request: RangeRequest) -> Reply<RangeResponse> {
         check::range(&request).map_err(status)?;
         let begun = Instant::now();
         if !request.serializable {
@@ -195,6 +193,45 @@ impl Kv for Service {
         answered.await.map_err(|_| abandoned())?
     }
 
+    pub(crate) async fn answer_put(&self, caller: &Caller, request: PutRequest) -> Reply<PutResponse> {
+        let (Answer::Put(mut answer), revision) = self.commit(caller, Command::Put(request)).await? else {
+            return Err(mismatch());
+        };
+        answer.header = self.header(revision);
+        Ok(Response::new(answer))
+    }
+
+    pub(crate) async fn answer_delete(
+        &self,
+        caller: &Caller,
+        request: DeleteRangeRequest,
+    ) -> Reply<DeleteRangeResponse> {
+        let (Answer::DeleteRange(mut answer), revision) = self.commit(caller, Command::DeleteRange(request)).await?
+        else {
+            return Err(mismatch());
+        };
+        answer.header = self.header(revision);
+        Ok(Response::new(answer))
+    }
+
+    pub(crate) async fn answer_txn(&self, caller: Caller, request: TxnRequest) -> Reply<TxnResponse> {
+        if Reading::suits(&request) {
+            return self.read_txn(caller, request).await;
+        }
+        let (Answer::Txn(mut answer), revision) = self.commit(&caller, Command::Txn(request)).await? else {
+            return Err(mismatch());
+        };
+        answer.header = self.header(revision);
+        Ok(Response::new(answer))
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn range(&self, request: Request<RangeRequest>) -> Reply<RangeResponse> {
+        self.answer_range(guard::caller(&request), request.into_inner()).await
+    }
+
     type RangeStreamStream = Pieces;
 
     async fn range_stream(&self, request: Request<RangeRequest>) -> Reply<Pieces> {
@@ -203,42 +240,21 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Reply<PutResponse> {
-        let asker = self.asker(&request);
-        let command = Command::Put(request.into_inner());
-        let (Answer::Put(mut answer), revision) = self.commit(&asker, command).await? else {
-            return Err(mismatch());
-        };
-        answer.header = self.header(revision);
-        Ok(Response::new(answer))
+        self.answer_put(&guard::caller(&request), request.into_inner()).await
     }
 
     async fn delete_range(&self, request: Request<DeleteRangeRequest>) -> Reply<DeleteRangeResponse> {
-        let asker = self.asker(&request);
-        let command = Command::DeleteRange(request.into_inner());
-        let (Answer::DeleteRange(mut answer), revision) = self.commit(&asker, command).await? else {
-            return Err(mismatch());
-        };
-        answer.header = self.header(revision);
-        Ok(Response::new(answer))
+        self.answer_delete(&guard::caller(&request), request.into_inner()).await
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Reply<TxnResponse> {
-        if Reading::suits(request.get_ref()) {
-            return self.read_txn(guard::caller(&request), request.into_inner()).await;
-        }
-        let asker = self.asker(&request);
-        let command = Command::Txn(request.into_inner());
-        let (Answer::Txn(mut answer), revision) = self.commit(&asker, command).await? else {
-            return Err(mismatch());
-        };
-        answer.header = self.header(revision);
-        Ok(Response::new(answer))
+        self.answer_txn(guard::caller(&request), request.into_inner()).await
     }
 
     async fn compact(&self, request: Request<CompactionRequest>) -> Reply<CompactionResponse> {
-        let asker = self.asker(&request);
+        let caller = guard::caller(&request);
         let request = request.into_inner();
-        let (_, revision) = self.commit(&asker, Command::Compact(request)).await?;
+        let (_, revision) = self.commit(&caller, Command::Compact(request)).await?;
         if request.physical {
             self.engine.collected(request.revision).await.map_err(status)?;
         }

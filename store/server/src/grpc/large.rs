@@ -31,7 +31,7 @@ pub(super) struct Sender(mpsc::Sender<Result<Bytes, RequestError>>);
 
 /// An answer's pieces; in the response's extensions until they are its body.
 #[derive(Clone)]
-pub(super) struct Large(Arc<Mutex<Option<Pieces>>>);
+pub(crate) struct Large(Arc<Mutex<Option<Pieces>>>);
 
 /// The body.
 struct Pieces {
@@ -54,6 +54,13 @@ pub(super) fn large(bytes: usize, pieces_max: usize) -> Result<(Sender, Large), 
     let (sender, pieces) = mpsc::channel(pieces_max.max(1));
     let pieces = Pieces { prefix: prefix.into(), pieces, left: bytes, is_ended: false };
     Ok((Sender(sender), Large(Arc::new(Mutex::new(Some(pieces))))))
+}
+
+impl Large {
+    /// The body, for who asks first.
+    pub(crate) fn into_body(self) -> Option<Body> {
+        self.0.lock().take().map(Body::new)
+    }
 }
 
 impl Sender {
@@ -108,8 +115,8 @@ impl http_body::Body for Pieces {
 /// Puts an answer's pieces where tonic's body is.
 pub(crate) fn in_pieces(mut response: Response) -> Response {
     let large = response.extensions_mut().remove::<Large>();
-    match large.and_then(|large| large.0.lock().take()) {
-        Some(pieces) => response.map(|_| Body::new(pieces)),
+    match large.and_then(Large::into_body) {
+        Some(body) => response.map(|_| body),
         None => response,
     }
 }

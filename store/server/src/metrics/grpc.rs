@@ -32,7 +32,7 @@ struct Handled {
     grpc_type: &'static str,
     grpc_service: &'static str,
     grpc_method: &'static str,
-    grpc_code: String,
+    grpc_code: &'static str,
 }
 
 /// Counters of calls.
@@ -96,6 +96,29 @@ fn call(path: &str) -> Option<Call> {
     Some(Call { grpc_type, grpc_service, grpc_method })
 }
 
+/// What a code is called in Go. Source: grpc-go `codes/code_string.go`.
+fn in_go(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
 /// The buckets that Go's clients of Prometheus have by themselves.
 fn seconds() -> Histogram {
     Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
@@ -122,41 +145,56 @@ impl Grpc {
     fn ended(&self, call: Call, code: Code, took: Duration) {
         self.seconds.get_or_create(&call).observe(took.as_secs_f64());
         let Call { grpc_type, grpc_service, grpc_method } = call;
-        // Two names are written otherwise in Go.
-        let grpc_code = format!("{code:?}").replace("Ok", "OK").replace("Cancelled", "Canceled");
+        let grpc_code = in_go(code);
         self.handled.get_or_create(&Handled { grpc_type, grpc_service, grpc_method, grpc_code }).inc();
     }
 }
 
 /// A call that is counted, with its end and its bytes.
 pub(crate) struct Watched {
-    sent: Counter,
+    metrics: Arc<Metrics>,
     end: Option<End>,
 }
 
 impl Watched {
     /// A call begins.
-    pub(crate) fn begin(metrics: &Arc<Metrics>, request: Request) -> (Request, Self) {
-        let call = call(request.uri().path());
+    pub(crate) fn begin(metrics: &Arc<Metrics>, path: &str) -> Self {
+        let call = call(path);
         if let Some(call) = &call {
             metrics.grpc.started.get_or_create(call).inc();
         }
-        let received = metrics.grpc.received.clone();
-        let request = request
-            .map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: received, end: None, _held: None }));
         let end = call.map(|call| End { metrics: metrics.clone(), call, begun: Instant::now(), code: None });
-        (request, Self { sent: metrics.grpc.sent.clone(), end })
+        Self { metrics: metrics.clone(), end }
+    }
+
+    /// The request, whose bytes are counted as they come.
+    pub(crate) fn counted(&self, request: Request) -> Request {
+        let bytes = self.metrics.grpc.received.clone();
+        request.map(|body| Body::new(Counted { body, bytes, end: None, _held: None }))
+    }
+
+    /// So many bytes of it came.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.metrics.grpc.received.inc_by(bytes as u64);
     }
 
     /// It is answered, and ends with the answer's body.
     pub(crate) fn answered(self, mut response: Response) -> Response {
-        let Self { sent, mut end } = self;
+        let Self { metrics, mut end } = self;
         let held = response.extensions_mut().remove::<Held>();
         // An answer without a body carries its code in the headers.
         if let Some(end) = &mut end {
             end.code = code_in(response.headers());
         }
-        response.map(|body| Body::new(Counted { body, rest: Bytes::new(), bytes: sent, end, _held: held }))
+        response.map(|body| Body::new(Counted { body, bytes: metrics.grpc.sent.clone(), end, _held: held }))
+    }
+
+    /// It is answered with so many bytes, and has ended.
+    pub(crate) fn ended(mut self, code: Code, bytes: usize) {
+        self.metrics.grpc.sent.inc_by(bytes as u64);
+        if let Some(end) = &mut self.end {
+            end.code = Some(code);
+        }
     }
 }
 
@@ -179,15 +217,9 @@ impl Drop for End {
     }
 }
 
-/// HTTP/2 takes a piece whole, however little the client reads: larger ones are given to it in parts, so that a body
-/// ends with its last bytes' going.
-const PIECE_BYTES_MAX: usize = 64 << 10;
-
 /// A body whose bytes are counted, and whose trailers are looked at.
 struct Counted {
     body: Body,
-    /// What is left of a large piece.
-    rest: Bytes,
     bytes: Counter,
     end: Option<End>,
     _held: Option<Held>,
@@ -201,19 +233,7 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = if self.rest.is_empty() {
-            ready!(Pin::new(&mut self.body).poll_frame(cx))
-        } else {
-            Some(Ok(Frame::data(std::mem::take(&mut self.rest))))
-        };
-        let frame = frame.map(|frame| {
-            frame.map(|frame| {
-                frame.map_data(|mut data| {
-                    self.rest = data.split_off(data.len().min(PIECE_BYTES_MAX));
-                    data
-                })
-            })
-        });
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
                 self.bytes.inc_by(data.len() as u64);
@@ -226,16 +246,10 @@ impl http_body::Body for Counted {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        let mut hint = self.body.size_hint();
-        let rest = self.rest.len() as u64;
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint.set_lower(hint.lower() + rest);
-        hint
+        self.body.size_hint()
     }
 }

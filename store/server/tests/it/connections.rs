@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, eventually};
+use crate::operating::page;
 
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -89,4 +90,33 @@ async fn requests_have_their_sizes() {
     cluster.wait_for_leader().await;
     let after = cluster.client(0).await.get("k199", None).await.expect("a read").kvs()[0].mod_revision();
     assert_eq!(before, after);
+}
+
+/// A call whose client goes is dropped with what it holds, at once and not when its time is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gives_up_is_not_waited_for() {
+    let mut cluster = Cluster::started(3).await;
+    let mut client = cluster.client(0).await;
+    client.put("k", "v", None).await.expect("a put");
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    let url = cluster.url(0);
+    for method in ["Put", "Range", "LeaseGrant"] {
+        let asked = async {
+            match method {
+                "Put" => client.put("k", "w", None).await.err(),
+                "Range" => client.get("k", None).await.err(),
+                _ => client.lease_grant(60, None).await.err(),
+            }
+        };
+        let answered = tokio::time::timeout(Duration::from_millis(300), asked).await;
+        assert!(answered.is_err(), "nobody leads, and yet {method} was answered: {answered:?}");
+        // If the member's patience ended it, its code would be another.
+        let given_up = format!("grpc_method=\"{method}\",grpc_code=\"Canceled\"}} 1");
+        eventually(&format!("{method} is given up"), || async {
+            let (_, body) = page(&url, "/metrics").await;
+            if body.contains(&given_up) { Ok(()) } else { Err("it goes on") }
+        })
+        .await;
+    }
 }
