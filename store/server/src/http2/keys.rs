@@ -108,8 +108,8 @@ async fn message(body: &mut RecvStream, bytes_max: usize) -> Result<Bytes, Statu
             came.truncate(HEAD_BYTES + length);
             break came;
         }
-        let mut more = BytesMut::with_capacity(HEAD_BYTES + length.unwrap_or_default().max(came.len()));
-        more.extend_from_slice(&came);
+        // What is said to come isn't there yet: room is made for what is.
+        let mut more = BytesMut::from(&came[..]);
         let wanted = length.map_or(HEAD_BYTES, |length| HEAD_BYTES + length);
         while more.len() < wanted {
             let is_begun = !more.is_empty();
