@@ -28,6 +28,8 @@ pub(crate) struct Truth {
     pub(crate) objects: BTreeMap<String, Rc<Object>>,
     uids: BTreeSet<String>,
     pub(crate) lives: BTreeMap<String, Life>,
+    /// What nodes told last of their room, by name.
+    rooms: BTreeMap<String, i64>,
     /// Changes of objects.
     pub(crate) changes: u64,
 }
@@ -51,7 +53,7 @@ pub(crate) fn is_over(pod: &Value) -> bool {
 impl Truth {
     pub(crate) fn new(sim: &Sim) -> Self {
         let (objects, lives) = (BTreeMap::new(), BTreeMap::new());
-        Self { sim: sim.clone(), objects, uids: BTreeSet::new(), lives, changes: 0 }
+        Self { sim: sim.clone(), objects, uids: BTreeSet::new(), lives, rooms: BTreeMap::new(), changes: 0 }
     }
 
     pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = &Rc<Object>> {
@@ -92,8 +94,10 @@ impl Truth {
             Some(_) => {}
         }
         self.objects.insert(told.key.clone(), object.clone());
-        if kind == Kind::Pod {
-            self.pod(&object);
+        match kind {
+            Kind::Pod => self.pod(&object),
+            Kind::Node => self.node(&object),
+            _ => {}
         }
     }
 
@@ -141,10 +145,21 @@ impl Truth {
         }
     }
 
+    /// One that is made again has told nothing yet: a scheduler that hasn't heard of that still takes it for the one it
+    /// was, as a binding names a node and no UID. What its machine has is what it told before.
+    fn node(&mut self, object: &Object) {
+        let told = meta::text(&object.value, "/status/allocatable/cpu");
+        if !told.is_empty() {
+            self.rooms.insert(object.name().to_owned(), quantity(told));
+        }
+    }
+
     /// A node was given a pod: it must have had room for it.
     fn has_room(&self, node: &str) {
-        let Some(object) = self.objects.get(&Kind::Node.key("", node)) else { return };
-        let room = quantity(meta::text(&object.value, "/status/allocatable/cpu"));
+        if !self.objects.contains_key(&Kind::Node.key("", node)) {
+            return;
+        }
+        let room = self.rooms.get(node).copied().unwrap_or_default();
         let load = self.load(node);
         if load > room {
             self.sim.violate(format_args!("node {node} has room for {room} and was given pods that ask for {load}"));
