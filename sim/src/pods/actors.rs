@@ -148,10 +148,13 @@ impl Actors {
         let (client, name) = (self.client(host), machine.borrow().name.clone());
         self.sim.spawn(self.sim.process(), async move {
             loop {
-                // What the agent asked for last may still arrive.
+                // What the agent asked for last may still arrive, and make the node anew: while the network holds things
+                // back, however much later.
+                let was_calm = client.sim.calm.get();
                 client.sim.sleep(5 * SECOND).await;
                 let place = Place::new(Kind::Node, "", &name);
-                if client.delete(place, DeleteOptions::default()).await.is_err_and(|failure| failure.is(404)) {
+                let deleted = client.delete(place, DeleteOptions::default()).await;
+                if was_calm && deleted.is_err_and(|failure| failure.is(404)) {
                     return;
                 }
             }
