@@ -21,8 +21,8 @@ use bytes::Bytes;
 use nix::fcntl::OFlag;
 use prost::Message as _;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
-    ReadOptions, ReadTier, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, LruCacheOptions,
+    Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 use store_core::alarms::Alarms;
 use store_core::auth::Auth;
@@ -55,6 +55,10 @@ pub(super) const IMPORT: &[u8] = b"import";
 
 const MEMTABLE_BYTES: usize = 8 << 20;
 const CACHE_BYTES: usize = 16 << 20;
+/// Parts of the cache, as a power of two: each is full for itself, and of many small ones some are full long before all are.
+const CACHE_SHARD_BITS: i32 = 2;
+/// What is read at once: lists read values that lie behind each other, and each block is looked for by itself.
+const BLOCK_BYTES: usize = 16 << 10;
 
 /// Revisions for each value that is read, up to which it is quicker to walk past the others than to look values up.
 const SPARSE: u64 = 4;
@@ -99,6 +103,7 @@ fn can_be_direct(folder: &Path) -> bool {
 fn family(name: &str, cache: &Cache) -> ColumnFamilyDescriptor {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
+    blocks.set_block_size(BLOCK_BYTES);
     let mut options = Options::default();
     options.set_write_buffer_size(MEMTABLE_BYTES);
     options.set_max_write_buffer_number(2);
@@ -109,7 +114,10 @@ fn family(name: &str, cache: &Cache) -> ColumnFamilyDescriptor {
 
 impl Disk {
     pub(super) fn open(generation: Generation, damage: Damage) -> Result<Self, StateError> {
-        let cache = Cache::new_lru_cache(CACHE_BYTES);
+        let mut parts = LruCacheOptions::default();
+        parts.set_capacity(CACHE_BYTES);
+        parts.set_num_shard_bits(CACHE_SHARD_BITS);
+        let cache = Cache::new_lru_cache_opts(&parts);
         let families = FAMILIES.into_iter().chain(["default"]).map(|name| family(name, &cache));
         let mut options = options();
         // A file that is written once costs the page cache more than the disk, and puts out what is read.
