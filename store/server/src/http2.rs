@@ -12,11 +12,12 @@
 //! Source: RFC 9113; gRPC over HTTP/2; gRPC proposal A9 (server's keepalive).
 
 mod body;
+mod gathering;
 mod keys;
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -33,6 +34,7 @@ use crate::closing::Doors;
 use crate::config::Config;
 use crate::serve::Front;
 use body::Incoming;
+use gathering::{Gathering, gathering};
 
 /// Bytes that a client may send before it is told that they were taken: of one request, and of all.
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -43,7 +45,9 @@ const SEND_BYTES_MAX: usize = 400 << 10;
 
 /// A connection with its calls.
 struct Served<S> {
-    connection: Connection<S, Bytes>,
+    connection: Connection<Gathering<S>, Bytes>,
+    /// What the connection writes, until it is sent.
+    written: Gathering<S>,
     front: Front,
     name: CommonName,
     /// Calls of keys.
@@ -51,10 +55,23 @@ struct Served<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Served<S> {
-    /// Takes requests and goes on with calls; ready when the connection has ended.
+    /// Takes requests, goes on with calls and sends what they made; ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            // All that came, before any of it is answered: looking for more also sends what is answered.
+            let turn = self.poll_turn(cx);
+            match ready!(self.written.poll_send(cx)) {
+                Ok(true) if turn.is_pending() => {}
+                Ok(_) => return turn,
+                // A client that breaks off is its own affair.
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Takes requests and goes on with calls.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // All that came, before any of it is answered: looking for more also writes what is answered.
             while let Poll::Ready(accepted) = self.connection.poll_accept(cx) {
                 match accepted {
                     Some(Ok((request, respond))) => self.begin(request, respond),
@@ -109,14 +126,15 @@ pub(crate) async fn serve(
         .max_header_list_size(HEADERS_BYTES_MAX)
         .max_send_buffer_size(SEND_BYTES_MAX)
         .max_concurrent_streams(config.max_concurrent_streams);
+    let (socket, written) = gathering(stream);
     let shaken = tokio::select! {
         () = doors.closing.cancelled() => return,
         () = doors.stop.cancelled() => return,
-        shaken = builder.handshake(stream) => shaken,
+        shaken = builder.handshake(socket) => shaken,
     };
     let Ok(mut connection) = shaken else { return };
     let mut lost = pin!(lost(connection.ping_pong(), config.client_keepalive));
-    let mut served = Served { connection, front, name, calls: FuturesUnordered::new() };
+    let mut served = Served { connection, written, front, name, calls: FuturesUnordered::new() };
     tokio::select! {
         () = poll_fn(|cx| served.poll(cx)) => return,
         () = &mut lost => return,
