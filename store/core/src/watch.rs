@@ -14,9 +14,11 @@
 //! Checked by: models/src/watch.rs, with compaction, snapshots and clients that go on elsewhere.
 //! Source: etcd `server/storage/mvcc/watchable_store.go`.
 
+mod audience;
 mod ring;
 
-pub use ring::{Ring, Slice, Told};
+pub use audience::Audience;
+pub use ring::{LOOKED_AT_MAX, Ring, Slice, Told};
 
 /// A watcher's place in history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -53,7 +53,7 @@ impl Calls {
         service.refuse_early(request.uri().path(), request.headers())?;
         let answered: Result<Response, Infallible> = services.clone().call(request).await;
         let Ok(response) = answered;
-        Ok(grpc::in_gos_words(grpc::in_pieces(response)))
+        Ok(grpc::in_gos_words(grpc::as_made(response)))
     }
 }
 

@@ -52,7 +52,7 @@ mod elections {
 }
 
 use elections::election_server::ElectionServer;
-pub(crate) use large::{Large, in_pieces};
+pub(crate) use large::{Made, as_made};
 use locks::lock_server::LockServer;
 use services::auth_server::AuthServer;
 use services::cluster_server::ClusterServer;

@@ -145,6 +145,13 @@ impl Ring {
         Some(slice)
     }
 
+    /// Hands over changes of the revisions `from..=to` in order, until `take` wants no more; `None` if they aren't all
+    /// here.
+    pub fn each(&self, from: i64, to: i64, take: impl FnMut(&Arc<Told>) -> bool) -> Option<()> {
+        self.from(from)?.take_while(|told| told.at.main <= to).all(take);
+        Some(())
+    }
+
     /// Where the bytes are counted that events keep of what was before them.
     #[must_use]
     pub fn kept(&self) -> &Arc<AtomicUsize> {
@@ -164,7 +171,7 @@ pub struct Slice {
 }
 
 /// Changes that are looked at for one slice, wanted or not.
-const LOOKED_AT_MAX: usize = 4096;
+pub const LOOKED_AT_MAX: usize = 4096;
 
 impl Slice {
     /// An empty one that begins with a revision.

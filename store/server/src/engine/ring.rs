@@ -21,7 +21,13 @@ impl Engine {
         self.ring.read().slice(from, to, bytes_max, wanted)
     }
 
-    /// The same from disk, where all is that compaction left. Reads for one watcher: nobody shares it.
+    /// Hands over changes of the revisions `from..=to` that the ring holds, until `take` wants no more; `None` if it
+    /// doesn't reach back that far. Nothing is published meanwhile.
+    pub(crate) fn each_recent(&self, from: i64, to: i64, take: impl FnMut(&Arc<Told>) -> bool) -> Option<()> {
+        self.ring.read().each(from, to, take)
+    }
+
+    /// The same as [`Engine::recent`] from disk, where all is that compaction left. Reads for one watcher: nobody shares it.
     pub(crate) fn past(
         &self,
         from: i64,

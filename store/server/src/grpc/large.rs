@@ -1,9 +1,10 @@
-//! Large answers: bytes that are made while the first of them are on their way.
+//! Answers whose bytes tonic doesn't make.
 //!
 //! Problem. tonic makes an answer's bytes at once, out of a message that is there at once: a large list is twice in
 //!          memory, and a client gets the first of it after the last of it is read.
-//! Idea.    Who reads hands over pieces of the encoded message, whose length is known before. They take the place of
-//!          the body that tonic made. Nobody waits for the client: what it holds was admitted before.
+//! Idea.    Who makes the bytes himself gives a body, which takes the place of tonic's. Of a large answer he hands over
+//!          pieces of the encoded message, whose length is known before. Nobody waits for the client: what it holds was
+//!          admitted before.
 //!
 //! Source: gRPC over HTTP/2, "Length-Prefixed-Message".
 
@@ -29,9 +30,9 @@ const PREFIX_BYTES: usize = 5;
 /// Where an answer's pieces are handed over.
 pub(super) struct Sender(mpsc::Sender<Result<Bytes, RequestError>>);
 
-/// An answer's pieces; in the response's extensions until they are its body.
+/// An answer's body; in the response's extensions until it takes the place of tonic's.
 #[derive(Clone)]
-pub(crate) struct Large(Arc<Mutex<Option<Pieces>>>);
+pub(crate) struct Made(Arc<Mutex<Option<Body>>>);
 
 /// The body.
 struct Pieces {
@@ -47,20 +48,32 @@ struct Pieces {
 ///
 /// # Errors
 /// [`RequestError::TooLarge`] beyond what a message's length can say.
-pub(super) fn large(bytes: usize, pieces_max: usize) -> Result<(Sender, Large), RequestError> {
+pub(super) fn large(bytes: usize, pieces_max: usize) -> Result<(Sender, Made), RequestError> {
     let length = u32::try_from(bytes).map_err(|_| RequestError::TooLarge)?.to_be_bytes();
     let prefix = [&[0], &length[..]].concat();
     assert_eq!(prefix.len(), PREFIX_BYTES);
     let (sender, pieces) = mpsc::channel(pieces_max.max(1));
     let pieces = Pieces { prefix: prefix.into(), pieces, left: bytes, is_ended: false };
-    Ok((Sender(sender), Large(Arc::new(Mutex::new(Some(pieces))))))
+    Ok((Sender(sender), Made::new(pieces)))
 }
 
-impl Large {
+impl Made {
+    pub(super) fn new(body: impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Body::new(body)))))
+    }
+
     /// The body, for who asks first.
     pub(crate) fn into_body(self) -> Option<Body> {
-        self.0.lock().take().map(Body::new)
+        self.0.lock().take()
     }
+}
+
+/// The end of a body, with its code.
+pub(super) fn end(status: &Status) -> Frame<Bytes> {
+    let mut trailers = http::HeaderMap::new();
+    // Its text is one of ours: it can be a header.
+    let _ = status.add_header(&mut trailers);
+    Frame::trailers(trailers)
 }
 
 impl Sender {
@@ -74,10 +87,7 @@ impl Pieces {
     /// The end, with its code.
     fn end(&mut self, status: &Status) -> Frame<Bytes> {
         self.is_ended = true;
-        let mut trailers = http::HeaderMap::new();
-        // Its text is one of ours: it can be a header.
-        let _ = status.add_header(&mut trailers);
-        Frame::trailers(trailers)
+        end(status)
     }
 }
 
@@ -112,10 +122,10 @@ impl http_body::Body for Pieces {
     }
 }
 
-/// Puts an answer's pieces where tonic's body is.
-pub(crate) fn in_pieces(mut response: Response) -> Response {
-    let large = response.extensions_mut().remove::<Large>();
-    match large.and_then(Large::into_body) {
+/// Puts a body that was made elsewhere where tonic's is.
+pub(crate) fn as_made(mut response: Response) -> Response {
+    let made = response.extensions_mut().remove::<Made>();
+    match made.and_then(Made::into_body) {
         Some(body) => response.map(|_| body),
         None => response,
     }
@@ -135,7 +145,7 @@ mod tests {
         drop(sender);
         let mut response = http::Response::new(Body::empty());
         response.extensions_mut().insert(large);
-        let mut body = Box::pin(in_pieces(response).into_body());
+        let mut body = Box::pin(as_made(response).into_body());
         let (mut bytes, mut code) = (Vec::new(), String::new());
         let frames = futures::stream::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx));
         for frame in frames.collect::<Vec<_>>().await {

@@ -21,29 +21,28 @@
 //! Source: etcd `server/etcdserver/api/v3rpc/watch.go`, `server/storage/mvcc/watcher.go`.
 
 mod answer;
+mod feed;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, stream};
 use store_core::auth::{Access, Asker, Auth};
 use store_core::errors::RequestError;
 use store_core::mvcc::in_range;
-use store_core::watch::{Cursor, Slice};
+use store_core::watch::{Audience, Cursor};
 use store_core::wire::watch_create_request::FilterType;
 use store_core::wire::watch_request::RequestUnion;
 use store_core::wire::{WatchCreateRequest, WatchRequest};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::fragment::fragments;
 use super::services::watch_server::Watch;
 use super::{Service, status};
 use crate::auth::{Credentials, guard};
-use crate::engine::Engine;
 pub(crate) use answer::Answer;
-use answer::{Counted, Gone, Outbox, Room, SLICE_BYTES_MAX};
+use answer::{Counted, Gone, Outbox};
 
 /// Watchers of one stream.
 const WATCHERS_MAX: usize = 10_000;
@@ -65,7 +64,12 @@ impl Wanted {
     }
 
     fn matches(&self, key: &[u8], is_deletion: bool) -> bool {
-        in_range(key, &self.key, &self.range_end) && !(if is_deletion { self.no_deletes } else { self.no_puts })
+        in_range(key, &self.key, &self.range_end) && self.takes(is_deletion)
+    }
+
+    /// Whether it takes changes of a kind, whichever key.
+    fn takes(&self, is_deletion: bool) -> bool {
+        !(if is_deletion { self.no_deletes } else { self.no_puts })
     }
 }
 
@@ -83,11 +87,23 @@ struct Watcher {
     _place: (OwnedSemaphorePermit, Counted),
 }
 
+impl Watcher {
+    /// Whether it is given the same as others that have all before a revision: nothing that must be read for it alone, and
+    /// nothing that it may not read (W4) as things are `decided`.
+    fn goes_along(&self, from: i64, decided: (bool, u64)) -> bool {
+        let is_alike = self.prev_kv_above.is_none() && !self.fragment;
+        is_alike && !self.cursor.has_ended() && self.cursor.next() == from && self.decided == decided
+    }
+}
+
 /// One client's stream.
 struct Serving {
     service: Service,
     credentials: Credentials,
     watchers: BTreeMap<i64, Watcher>,
+    audience: Audience,
+    /// Those who have all that was published at the last turn read on from here.
+    together: i64,
     next_id: i64,
     out: Outbox,
     _counted: Counted,
@@ -104,47 +120,31 @@ fn reason(error: RequestError) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
-/// Events, encoded, and up to which revision they are all; `None` if compaction took what was before one (W8).
-type Encoded = Option<(Vec<Bytes>, i64)>;
-
-/// A slice's events, of those above a revision with what was before them; fewer if they become too large by it, but
-/// whole revisions.
-fn encoded(engine: &Engine, slice: Slice, prev_kv_above: Option<i64>) -> Encoded {
-    let (mut events, mut bytes, mut reached) = (Vec::with_capacity(slice.events.len()), 0, 0);
-    for told in &slice.events {
-        if bytes >= SLICE_BYTES_MAX && told.at.main > reached {
-            return Some((events, reached));
-        }
-        let event = if !told.creates && prev_kv_above.is_some_and(|above| told.at.main > above) {
-            match told.with_before(|| engine.state.before(&told.key, told.at.main)) {
-                Some(event) => event,
-                None if told.at.main <= engine.state.read().compacted() => return None,
-                None => told.encoded.clone(),
-            }
-        } else {
-            told.encoded.clone()
-        };
-        bytes += event.len();
-        reached = told.at.main;
-        events.push(event);
-    }
-    Some((events, slice.reached))
-}
-
 #[tonic::async_trait]
 impl Watch for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let watching = &self.engine.metrics.watching;
-        let (out, answers) = Outbox::new(watching);
+        let (out, body) = Outbox::new(watching);
         let leaderless = self.leaderless(request.metadata());
         let credentials = guard::caller(&request).credentials;
         let counted = Counted::new(&watching.streams, 1);
         let service = self.clone();
-        let serving = Serving { service, credentials, watchers: BTreeMap::new(), next_id: 0, out, _counted: counted };
+        let serving = Serving {
+            service,
+            credentials,
+            watchers: BTreeMap::new(),
+            audience: Audience::default(),
+            together: 0,
+            next_id: 0,
+            out,
+            _counted: counted,
+        };
         tokio::spawn(serving.run(request.into_inner(), leaderless));
-        Ok(Response::new(Box::pin(answers)))
+        let mut response: Response<Self::WatchStream> = Response::new(Box::pin(stream::empty()));
+        response.extensions_mut().insert(body);
+        Ok(response)
     }
 }
 
@@ -204,7 +204,7 @@ impl Serving {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
             Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watchers.remove(&cancel.watch_id).is_none() {
+                if !self.forget(cancel.watch_id) {
                     return Ok(());
                 }
                 let header = self.service.header(self.published());
@@ -264,6 +264,7 @@ impl Serving {
             decided,
             _place: (place, counted),
         };
+        self.audience.add(&request.key, &request.range_end, watch_id);
         self.watchers.insert(watch_id, watcher);
         self.send(Answer { header, watch_id, created: true, ..Answer::default() }).await?;
         self.feed_one(watch_id, self.published()).await
@@ -303,6 +304,13 @@ impl Serving {
         auth.keys(&watcher.asker, Access::Read, &watcher.wanted.key, &watcher.wanted.range_end)
     }
 
+    /// A watcher goes; `false` if there is none of that number.
+    fn forget(&mut self, id: i64) -> bool {
+        let Some(watcher) = self.watchers.remove(&id) else { return false };
+        self.audience.remove(&watcher.wanted.key, &watcher.wanted.range_end, id);
+        true
+    }
+
     fn free_id(&mut self) -> i64 {
         while self.watchers.contains_key(&self.next_id) {
             self.next_id += 1;
@@ -311,118 +319,9 @@ impl Serving {
         self.next_id - 1
     }
 
-    /// Gives every watcher what is published now, and no more (W6); returns up to where that is.
-    async fn feed(&mut self) -> Result<i64, Gone> {
-        let to = self.published();
-        for id in self.watchers.keys().copied().collect::<Vec<_>>() {
-            self.feed_one(id, to).await?;
-        }
-        Ok(to)
-    }
-
-    /// Gives a watcher everything up to a published revision, slice by slice.
-    async fn feed_one(&mut self, id: i64, to: i64) -> Result<(), Gone> {
-        loop {
-            // Who watches much that nothing happens to never waits below.
-            tokio::task::coop::consume_budget().await;
-            if self.watchers.get(&id).is_none_or(|w| !w.cursor.is_behind(to)) {
-                return Ok(());
-            }
-            // First room, then events (W7).
-            let room = self.room().await?;
-            if let Err(error) = self.check_again(id) {
-                return self.cancel(id, reason(error)).await;
-            }
-            let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
-            let (cursor, fragment) = (watcher.cursor, watcher.fragment);
-            let compacted = self.compacted();
-            if cursor.is_overtaken(compacted) {
-                return self.cancel_compacted(id, compacted).await;
-            }
-            let read = self.slice(watcher, to).await;
-            // Compacted while it was read: what was read may have holes (W2).
-            let compacted = self.compacted();
-            if cursor.is_overtaken(compacted) {
-                continue;
-            }
-            let (events, reached) = match read {
-                Ok(Some(read)) => read,
-                Ok(None) => return self.cancel_compacted(id, compacted).await,
-                Err(_) => {
-                    let _ = self.out.send(Err(status(RequestError::Disk))).await;
-                    return Err(Gone);
-                }
-            };
-            if let Some(watcher) = self.watchers.get_mut(&id) {
-                watcher.cursor.given(reached);
-            }
-            if !events.is_empty() {
-                let header = self.service.header(to);
-                let answer = Answer { header, watch_id: id, events, ..Answer::default() };
-                self.send_events(answer, fragment, room).await?;
-            }
-        }
-    }
-
-    /// Waits until the client has taken enough; watchers that could be told something count as slow meanwhile.
-    async fn room(&self) -> Result<Room, Gone> {
-        if let Some(room) = self.out.room_now() {
-            return Ok(room);
-        }
-        let published = self.published();
-        let behind = self.watchers.values().filter(|w| w.cursor.is_behind(published)).count();
-        let _slow = Counted::new(&self.service.engine.metrics.watching.slow, behind);
-        let mut ended = self.service.engine.ended.subscribe();
-        tokio::select! {
-            room = self.out.room() => room,
-            // Nobody reads why.
-            _ = ended.wait_for(Option::is_some) => Err(Gone),
-        }
-    }
-
-    /// A watcher's next events.
-    async fn slice(&self, watcher: &Watcher, to: i64) -> Result<Encoded, RequestError> {
-        let (engine, from, wanted) = (&self.service.engine, watcher.cursor.next(), watcher.wanted.clone());
-        let recent = engine.recent(from, to, SLICE_BYTES_MAX, |key, is_deletion| wanted.matches(key, is_deletion));
-        let prev_kv_above = watcher.prev_kv_above;
-        match recent {
-            Some(slice) if prev_kv_above.is_none() || slice.events.is_empty() => Ok(encoded(engine, slice, None)),
-            recent => {
-                let engine = engine.clone();
-                // Old changes and older values come from disk.
-                let read = tokio::task::spawn_blocking(move || {
-                    let slice = match recent {
-                        Some(slice) => slice,
-                        None => {
-                            engine.past(from, to, SLICE_BYTES_MAX, |key, deletion| wanted.matches(key, deletion))?
-                        }
-                    };
-                    Ok(encoded(&engine, slice, prev_kv_above))
-                });
-                read.await.map_err(|_| RequestError::Stopped)?
-            }
-        }
-    }
-
-    /// Sends events, in fragments if the watcher takes them.
-    async fn send_events(&self, answer: Answer, fragment: bool, room: Room) -> Result<(), Gone> {
-        if !fragment {
-            return self.out.send_events(answer, room).await;
-        }
-        let mut room = Some(room);
-        for part in fragments(answer, self.service.config.max_message_bytes()) {
-            let room = match room.take() {
-                Some(room) => room,
-                None => self.room().await?,
-            };
-            self.out.send_events(part, room).await?;
-        }
-        Ok(())
-    }
-
     /// Ends a watcher whose user may no longer read.
     async fn cancel(&mut self, id: i64, cancel_reason: String) -> Result<(), Gone> {
-        self.watchers.remove(&id);
+        self.forget(id);
         let header = self.service.header(self.published());
         self.send(Answer { header, watch_id: id, canceled: true, cancel_reason, ..Answer::default() }).await
     }

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use super::body::{self, Gone};
 use crate::admission::Held;
 use crate::auth::{CommonName, Credentials, guard};
-use crate::grpc::{self, Large, Service};
+use crate::grpc::{self, Made, Service};
 use crate::metrics::Watched;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -157,7 +157,7 @@ fn decoded<T: Message + Default>(message: Bytes) -> Result<T, Status> {
 fn encoded<T: Message>(answer: tonic::Response<T>) -> Result<Answer, Status> {
     let (_, message, mut extensions) = answer.into_parts();
     let held = extensions.remove::<Held>();
-    if let Some(body) = extensions.remove::<Large>().and_then(Large::into_body) {
+    if let Some(body) = extensions.remove::<Made>().and_then(Made::into_body) {
         let mut response = Response::new(body);
         response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
         if let Some(held) = held {
