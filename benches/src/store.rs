@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
 use load::Load;
 pub use outcome::{Outcome, cpu};
@@ -175,8 +174,9 @@ pub async fn measure<T>(args: &Args, look: impl Fn() -> T) -> Result<(Outcome, T
     }
     let origin = Instant::now();
     let watching = match args.workload {
-        Workload::Watch | Workload::FanOut => watching(args).await?,
-        _ if args.watchers > 0 => watching(args).await?,
+        // As many connections again.
+        Workload::Watch | Workload::FanOut => unopened(args)?,
+        _ if args.watchers > 0 => unopened(args)?,
         _ => Vec::new(),
     };
     let watchers = match args.workload {
@@ -218,43 +218,26 @@ pub async fn measure<T>(args: &Args, look: impl Fn() -> T) -> Result<(Outcome, T
     Ok((outcome, before, after))
 }
 
+/// Connections, none of them open yet.
+fn unopened(args: &Args) -> Result<Vec<Channel>> {
+    let trust = Trust::read(args.cacert.as_deref(), args.cert.as_ref().zip(args.key.as_ref()))?;
+    let connections = args.connections();
+    (0..connections).map(|number| Channel::new(endpoints(&args.endpoints, number, connections), &trust)).collect()
+}
+
 /// For requests: connections that have answered once, so that they are open when the clock starts.
 async fn connect(args: &Args) -> Result<Vec<Channel>> {
-    let trust = Trust::read(args.cacert.as_deref(), args.cert.as_ref().zip(args.key.as_ref()))?;
-    let mut channels = Vec::new();
-    for number in 0..args.connections() {
-        let endpoints = endpoints(&args.endpoints, number, args.connections());
-        let names = endpoints.join(", ");
-        let channel = Channel::new(endpoints, &trust)?;
+    let channels = unopened(args)?;
+    for (number, channel) in channels.iter().enumerate() {
+        let names = endpoints(&args.endpoints, number, args.connections()).join(", ");
         let mut caller = channel.caller(0);
         let read = Range { key: keys::PREFIX.into(), ..Range::default() };
         let answer = tokio::time::timeout(CONNECT_MAX, caller.ask::<Counted>(Rpc::Range, &read)).await;
         answer
             .with_context(|| format!("no answer from {names} within {CONNECT_MAX:?}"))?
             .with_context(|| format!("asking {names}"))?;
-        channels.push(channel);
     }
     Ok(channels)
-}
-
-/// For watches: as many connections.
-async fn watching(args: &Args) -> Result<Vec<Client>> {
-    let mut options = ConnectOptions::new().with_connect_timeout(CONNECT_MAX);
-    let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
-    if let Some(path) = &args.cacert {
-        let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(path)?));
-        if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-        }
-        options = options.with_tls(tls);
-    }
-    let mut clients = Vec::new();
-    for number in 0..args.connections() {
-        let endpoints = endpoints(&args.endpoints, number, args.connections());
-        let client = Client::connect(endpoints, Some(options.clone())).await;
-        clients.push(client.with_context(|| format!("connecting to {}", endpoints.join(", ")))?);
-    }
-    Ok(clients)
 }
 
 /// Whom a connection asks: one member by turns, as etcd's own benchmark does, if that leaves no member out; else all.

@@ -1,4 +1,4 @@
-//! Requests with one answer each, over HTTP/2: what a load spends on itself, the members lack.
+//! Requests over HTTP/2: what a load spends on itself, the members lack.
 //!
 //! Problem. On cores that client and members share, a general client costs as much as a member: it hides what members
 //!          differ in.
@@ -9,11 +9,13 @@
 //! sent again, because it may have been carried out.
 
 mod connection;
+mod fields;
 pub(super) mod messages;
 pub(super) mod page;
 mod target;
 #[cfg(test)]
 mod tests;
+pub(super) mod watching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -94,10 +96,17 @@ pub(super) enum Rpc {
     Txn,
     /// Takes keys away.
     DeleteRange,
+    /// Watches keys.
+    Watch,
 }
 
 impl Rpc {
-    const ALL: [Self; 4] = [Self::Put, Self::Range, Self::Txn, Self::DeleteRange];
+    const ALL: [Self; 5] = [Self::Put, Self::Range, Self::Txn, Self::DeleteRange, Self::Watch];
+
+    fn path(self) -> String {
+        let service = if matches!(self, Self::Watch) { "Watch" } else { "KV" };
+        format!("/etcdserverpb.{service}/{self:?}")
+    }
 }
 
 /// What looks through an answer while it comes.
@@ -126,7 +135,7 @@ enum Link {
 /// A member, and what is the same in all that it is asked.
 struct Member {
     target: Target,
-    heads: [Request<()>; 4],
+    heads: [Request<()>; 5],
     link: Mutex<Link>,
 }
 
@@ -161,7 +170,7 @@ fn head(target: &Target, rpc: Rpc) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
-    *request.uri_mut() = target.uri(&format!("/etcdserverpb.KV/{rpc:?}"));
+    *request.uri_mut() = target.uri(&rpc.path());
     let headers = request.headers_mut();
     headers.insert(header::TE, http::HeaderValue::from_static("trailers"));
     headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
@@ -216,15 +225,11 @@ impl Caller {
         request: &impl Message,
         answer: &mut impl Answer,
     ) -> Result<(), Error> {
-        let length = request.encoded_len();
-        let mut bytes = BytesMut::with_capacity(HEAD + length);
-        bytes.put_u8(0);
-        bytes.put_u32(u32::try_from(length).map_err(|_| Error::Wrong("a request is too large"))?);
-        request.encode_raw(&mut bytes);
+        let bytes = framed(request)?;
         let (at, mut requests) = self.ready().await?;
         let head = self.members[at].heads[rpc as usize].clone();
         let (response, mut body) = requests.send_request(head, false).map_err(broken)?;
-        body.send_data(bytes.freeze(), true).map_err(broken)?;
+        body.send_data(bytes, true).map_err(broken)?;
         self.open[at] = Some(requests);
         take(response.await.map_err(broken)?, answer).await
     }
@@ -247,6 +252,16 @@ impl Caller {
         }
         Err(why)
     }
+}
+
+/// A request as it is sent.
+fn framed(request: &impl Message) -> Result<Bytes, Error> {
+    let length = request.encoded_len();
+    let mut bytes = BytesMut::with_capacity(HEAD + length);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).map_err(|_| Error::Wrong("a request is too large"))?);
+    request.encode_raw(&mut bytes);
+    Ok(bytes.freeze())
 }
 
 /// An answer's message to who looks through it, and how the request ended.

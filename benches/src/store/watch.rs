@@ -5,25 +5,27 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use etcd_client::{Client, WatchOptions};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::OPERATION_MAX;
 use super::load::Load;
-use super::operation::Operator;
+use super::operation::{Operator, after_prefix};
 use super::report::Measured;
 use super::rpc::Channel;
-use super::watchers::{LAG_MAX, sent_at, since, stamp};
-use super::{CONNECT_MAX, OPERATION_MAX};
+use super::rpc::watching::Stream;
+use super::watchers::{LAG_MAX, sent_at, since, stamp, watch_all};
 
 /// Runs watchers until they have seen every write.
-pub(super) async fn run(load: &Arc<Load>, channel: &Channel, clients: &[Client], watchers: u16) -> Result<Measured> {
+pub(super) async fn run(load: &Arc<Load>, channel: &Channel, watched: &[Channel], watchers: u16) -> Result<Measured> {
     let origin = Instant::now();
     // How many writes there were, once that is known.
     let (written, _) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    for client in clients.iter().cycle().take(usize::from(watchers)).cloned() {
-        let stream = open(load, client).await?;
+    for channel in watched.iter().cycle().take(usize::from(watchers)) {
+        let all = (load.keys.prefix().to_vec(), after_prefix(load.keys.prefix()));
+        let stream = tokio::time::timeout(OPERATION_MAX, watch_all(channel, vec![all])).await;
+        let stream = stream.context("a watch isn't established")??;
         tasks.spawn(watcher(Arc::clone(load), stream, origin, written.subscribe()));
     }
     let (count, mut all) = writer(load, Operator::new(Arc::clone(load), channel, 0), origin).await;
@@ -32,14 +34,6 @@ pub(super) async fn run(load: &Arc<Load>, channel: &Channel, clients: &[Client],
         all.add(&result?);
     }
     Ok(all)
-}
-
-async fn open(load: &Load, mut client: Client) -> Result<etcd_client::WatchStream> {
-    let opening = client.watch(load.keys.prefix(), Some(WatchOptions::new().with_prefix()));
-    let mut stream = tokio::time::timeout(CONNECT_MAX, opening).await.context("no answer to a watch")??;
-    // The first message says that it is established; a write before it would be missed.
-    tokio::time::timeout(CONNECT_MAX, stream.message()).await.context("a watch isn't established")??;
-    Ok(stream)
 }
 
 /// Writes one after the other; each value begins with the time at which it was sent.
@@ -67,15 +61,24 @@ async fn writer(load: &Load, mut operator: Operator, origin: Instant) -> (u64, M
 
 async fn watcher(
     load: Arc<Load>,
-    mut stream: etcd_client::WatchStream,
+    mut stream: Stream,
     origin: Instant,
     mut written: watch::Receiver<Option<u64>>,
 ) -> Measured {
     let (mut measured, mut seen) = (Measured::new(), 0u64);
     let mut goal = None;
     while goal.is_none_or(|goal| seen < goal) {
-        let message = tokio::select! {
-            message = stream.message() => message,
+        let mut now = None;
+        let event = |value: &[u8]| {
+            let now = *now.get_or_insert_with(|| since(origin));
+            if let Some(sent) = sent_at(value) {
+                seen += 1;
+                measured.record(Duration::from_nanos(now.saturating_sub(sent)));
+                load.done.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let read = tokio::select! {
+            read = stream.read(event, |_| {}) => read,
             changed = written.changed(), if goal.is_none() => {
                 goal = changed.ok().and(*written.borrow()).or(Some(seen));
                 continue;
@@ -85,16 +88,15 @@ async fn watcher(
                 break;
             }
         };
-        let Ok(Some(response)) = message else {
-            measured.fail("a watch ended".to_owned());
-            break;
-        };
-        let now = since(origin);
-        for event in response.events() {
-            if let Some(sent) = event.kv().and_then(|kv| sent_at(kv.value())) {
-                seen += 1;
-                measured.record(Duration::from_nanos(now.saturating_sub(sent)));
-                load.done.fetch_add(1, Ordering::Relaxed);
+        match read {
+            Ok(true) => {}
+            Ok(false) => {
+                measured.fail("a watch ended".to_owned());
+                break;
+            }
+            Err(error) => {
+                measured.fail(format!("a watch ended: {error}"));
+                break;
             }
         }
     }

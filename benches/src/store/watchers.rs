@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use etcd_client::{Client, WatchOptions, WatchStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::load::Load;
 use super::operation::after_prefix;
 use super::report::Measured;
+use super::rpc::Channel;
+use super::rpc::messages::Create;
+use super::rpc::watching::{Said, Stream};
 use super::{Args, CONNECT_MAX, OPERATION_MAX};
 
 /// Watchers may lag so far behind the last write before what is missing counts as lost.
@@ -28,7 +30,7 @@ pub(super) struct Watchers {
 
 impl Watchers {
     /// Each watches its share of the keys, so that each write is an event for one of them.
-    pub(super) async fn of_shares(load: &Load, clients: &[Client], args: &Args) -> Result<Self> {
+    pub(super) async fn of_shares(load: &Load, channels: &[Channel], args: &Args) -> Result<Self> {
         let (keys, watchers) = (u64::from(load.keys.count()), u64::from(args.watchers));
         if watchers > keys {
             bail!("{watchers} watchers can't share {keys} keys");
@@ -38,17 +40,17 @@ impl Watchers {
             let end = if number + 1 == watchers { after_prefix(load.keys.prefix()) } else { bound(number + 1) };
             (bound(number), end)
         };
-        Self::open(clients, args, None, share).await
+        Self::open(channels, args, None, share).await
     }
 
     /// Each watches all keys. Values begin with the time since `origin` at which they were sent.
-    pub(super) async fn of_all(load: &Load, clients: &[Client], args: &Args, origin: Instant) -> Result<Self> {
+    pub(super) async fn of_all(load: &Load, channels: &[Channel], args: &Args, origin: Instant) -> Result<Self> {
         let all = |_| (load.keys.prefix().to_vec(), after_prefix(load.keys.prefix()));
-        Self::open(clients, args, Some(origin), all).await
+        Self::open(channels, args, Some(origin), all).await
     }
 
     async fn open(
-        clients: &[Client],
+        channels: &[Channel],
         args: &Args,
         origin: Option<Instant>,
         range: impl Fn(u64) -> (Vec<u8>, Vec<u8>),
@@ -56,13 +58,13 @@ impl Watchers {
         let (stop, _) = watch::channel(false);
         let (seen, mut reading) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
         let mut first = 0;
-        for client in clients.iter().cycle() {
+        for channel in channels.iter().cycle() {
             let last = (first + args.watchers_per_stream).min(args.watchers);
             if first == last {
                 break;
             }
-            let ranges: Vec<_> = (first..last).map(|number| range(u64::from(number))).collect();
-            let stream = tokio::time::timeout(OPERATION_MAX, watch_all(client.clone(), ranges)).await;
+            let ranges = (first..last).map(|number| range(u64::from(number)));
+            let stream = tokio::time::timeout(OPERATION_MAX, watch_all(channel, ranges.collect())).await;
             let stream = stream.context("watches aren't established")??;
             reading.spawn(read(stream, origin, Arc::clone(&seen), stop.subscribe()));
             first = last;
@@ -95,51 +97,72 @@ impl Watchers {
 }
 
 /// Opens a stream and watches each range on it.
-async fn watch_all(mut client: Client, ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Result<WatchStream> {
+pub(super) async fn watch_all(channel: &Channel, ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Stream> {
     let count = ranges.len();
-    let mut ranges = ranges.into_iter().map(|(from, end)| (from, WatchOptions::new().with_range(end)));
-    let (from, options) = ranges.next().context("no range to watch")?;
-    let opening = client.watch(from, Some(options));
-    let mut stream = tokio::time::timeout(CONNECT_MAX, opening).await.context("no answer to a watch")??;
+    let mut ranges = ranges.into_iter().map(|(key, end)| Create { key, end });
+    let first = ranges.next().context("no range to watch")?;
+    let mut caller = channel.caller(0);
+    let opening = tokio::time::timeout(CONNECT_MAX, caller.watch(first)).await;
+    let mut stream = opening.context("no answer to a watch")??;
     // Each is answered before the next is asked for: no write may come before all are there.
     for number in 0..count {
-        let answer = stream.message().await?.context("a stream ended")?;
-        if !answer.created() || answer.canceled() {
-            bail!("watch {number} isn't established: {}", answer.cancel_reason());
-        }
-        if let Some((from, options)) = ranges.next() {
-            stream.watch(from, Some(options)).await?;
+        established(&mut stream).await.with_context(|| format!("watch {number} isn't established"))?;
+        if let Some(next) = ranges.next() {
+            stream.ask(next)?;
         }
     }
     Ok(stream)
 }
 
+/// Waits until the store says that the watcher is there that was asked for last.
+async fn established(stream: &mut Stream) -> Result<()> {
+    let mut answer = None;
+    while answer.is_none() {
+        if !stream.read(|_| {}, |said| answer = Some(said)).await? {
+            bail!("the stream ended");
+        }
+    }
+    match answer {
+        Some(Said { created: true, canceled: None }) => Ok(()),
+        answer => bail!("{}", answer.and_then(|said| said.canceled).unwrap_or_default()),
+    }
+}
+
 async fn read(
-    mut stream: WatchStream,
+    mut stream: Stream,
     origin: Option<Instant>,
     seen: Arc<AtomicU64>,
     mut stop: watch::Receiver<bool>,
 ) -> Measured {
     let mut measured = Measured::new();
     loop {
-        let message = tokio::select! {
+        let (mut events, mut now, mut canceled) = (0, None, None);
+        let event = |value: &[u8]| {
+            events += 1;
+            let Some(origin) = origin else { return };
+            let now = *now.get_or_insert_with(|| since(origin));
+            if let Some(sent) = sent_at(value) {
+                measured.record(Duration::from_nanos(now.saturating_sub(sent)));
+            }
+        };
+        let read = tokio::select! {
             biased;
             _ = stop.changed() => return measured,
-            message = stream.message() => message,
+            read = stream.read(event, |said| canceled = said.canceled) => read,
         };
-        let Ok(Some(response)) = message else {
-            measured.fail("a watch ended".to_owned());
-            return measured;
-        };
-        if response.canceled() {
-            measured.fail(format!("a watcher was cancelled: {}", response.cancel_reason()));
+        seen.fetch_add(events, Ordering::Relaxed);
+        if let Some(why) = canceled {
+            measured.fail(format!("a watcher was cancelled: {why}"));
         }
-        seen.fetch_add(response.events().len() as u64, Ordering::Relaxed);
-        let Some(origin) = origin else { continue };
-        let now = since(origin);
-        for event in response.events() {
-            if let Some(sent) = event.kv().and_then(|kv| sent_at(kv.value())) {
-                measured.record(Duration::from_nanos(now.saturating_sub(sent)));
+        match read {
+            Ok(true) => {}
+            Ok(false) => {
+                measured.fail("a watch ended".to_owned());
+                return measured;
+            }
+            Err(error) => {
+                measured.fail(format!("a watch ended: {error}"));
+                return measured;
             }
         }
     }

@@ -87,6 +87,22 @@ pub(in crate::store) struct Txn {
     pub(in crate::store) failure: Vec<Step>,
 }
 
+/// Watches a key, or those from it to the end.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::store) struct Create {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(in crate::store) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(in crate::store) end: Vec<u8>,
+}
+
+/// What is asked of a stream of watchers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::store) struct Watch {
+    #[prost(message, optional, tag = "1")]
+    pub(in crate::store) create: Option<Create>,
+}
+
 /// Where the store stood.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(in crate::store) struct Header {
