@@ -7,6 +7,7 @@ mod install;
 mod instructions;
 mod interop;
 mod kubernetes;
+mod stages;
 mod tidy;
 
 use std::ffi::OsStr;
@@ -22,6 +23,7 @@ const HELP: &str = "cargo xtask up [ARGUMENTS]    install what is missing, build
 cargo xtask test              everything that CI checks
 cargo xtask bench store [ARGUMENTS]  the store beside Debian's etcd, row by row: --rows RE, --repeat N, --quick, --list,
                               --go for rows of etcd's Go client
+cargo xtask bench stages [--keep]  what a write passes, stage by stage, beside the baselines that are kept
 cargo xtask instructions [--renew]  that what a write passes takes no more instructions than it did
 cargo xtask interop etcd [RE]  etcd's own tests against `keelson store`, those whose names match
 cargo xtask interop etcd-client  the tests of Rust's client against `keelson store`
@@ -48,6 +50,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["up", rest @ ..] => up(rest),
         ["test"] => test(),
         ["bench", "store", rest @ ..] => bench::store(rest),
+        ["bench", "stages", rest @ ..] => stages::run(rest),
         ["instructions", rest @ ..] => instructions::run(rest),
         ["interop", "etcd"] => interop_etcd("."),
         ["interop", "etcd", regex] => interop_etcd(regex),

@@ -22,9 +22,9 @@ pub(super) async fn run(load: &Arc<Load>, channel: &Channel, watched: &[Channel]
     // How many writes there were, once that is known.
     let (written, _) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    for channel in watched.iter().cycle().take(usize::from(watchers)) {
+    for (turn, channel) in watched.iter().cycle().enumerate().take(usize::from(watchers)) {
         let all = (load.keys.prefix().to_vec(), after_prefix(load.keys.prefix()));
-        let stream = tokio::time::timeout(OPERATION_MAX, watch_all(channel, vec![all])).await;
+        let stream = tokio::time::timeout(OPERATION_MAX, watch_all(channel, turn, vec![all])).await;
         let stream = stream.context("a watch isn't established")??;
         tasks.spawn(watcher(Arc::clone(load), stream, origin, written.subscribe()));
     }
@@ -68,13 +68,12 @@ async fn watcher(
     let (mut measured, mut seen) = (Measured::new(), 0u64);
     let mut goal = None;
     while goal.is_none_or(|goal| seen < goal) {
-        let mut now = None;
+        let (mut events, mut now) = (0, None);
         let event = |value: &[u8]| {
             let now = *now.get_or_insert_with(|| since(origin));
             if let Some(sent) = sent_at(value) {
-                seen += 1;
+                events += 1;
                 measured.record(Duration::from_nanos(now.saturating_sub(sent)));
-                load.done.fetch_add(1, Ordering::Relaxed);
             }
         };
         let read = tokio::select! {
@@ -88,6 +87,8 @@ async fn watcher(
                 break;
             }
         };
+        seen += events;
+        load.done.fetch_add(events, Ordering::Relaxed);
         match read {
             Ok(true) => {}
             Ok(false) => {

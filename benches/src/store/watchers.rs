@@ -1,5 +1,8 @@
 //! Many watchers on few streams.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +17,7 @@ use super::report::Measured;
 use super::rpc::Channel;
 use super::rpc::messages::Create;
 use super::rpc::watching::{Said, Stream};
-use super::{Args, CONNECT_MAX, OPERATION_MAX};
+use super::{Args, OPERATION_MAX};
 
 /// Watchers may lag so far behind the last write before what is missing counts as lost.
 pub(super) const LAG_MAX: Duration = Duration::from_secs(5);
@@ -58,13 +61,13 @@ impl Watchers {
         let (stop, _) = watch::channel(false);
         let (seen, mut reading) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
         let mut first = 0;
-        for channel in channels.iter().cycle() {
+        for (turn, channel) in channels.iter().cycle().enumerate() {
             let last = (first + args.watchers_per_stream).min(args.watchers);
             if first == last {
                 break;
             }
             let ranges = (first..last).map(|number| range(u64::from(number)));
-            let stream = tokio::time::timeout(OPERATION_MAX, watch_all(channel, ranges.collect())).await;
+            let stream = tokio::time::timeout(OPERATION_MAX, watch_all(channel, turn, ranges.collect())).await;
             let stream = stream.context("watches aren't established")??;
             reading.spawn(read(stream, origin, Arc::clone(&seen), stop.subscribe()));
             first = last;
@@ -96,14 +99,12 @@ impl Watchers {
     }
 }
 
-/// Opens a stream and watches each range on it.
-pub(super) async fn watch_all(channel: &Channel, ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Stream> {
+/// Opens a stream, at the member whose turn it is if it is there, and watches each range on it.
+pub(super) async fn watch_all(channel: &Channel, turn: usize, ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Stream> {
     let count = ranges.len();
     let mut ranges = ranges.into_iter().map(|(key, end)| Create { key, end });
     let first = ranges.next().context("no range to watch")?;
-    let mut caller = channel.caller(0);
-    let opening = tokio::time::timeout(CONNECT_MAX, caller.watch(first)).await;
-    let mut stream = opening.context("no answer to a watch")??;
+    let mut stream = channel.caller(turn).watch(first).await?;
     // Each is answered before the next is asked for: no write may come before all are there.
     for number in 0..count {
         established(&mut stream).await.with_context(|| format!("watch {number} isn't established"))?;
@@ -116,16 +117,18 @@ pub(super) async fn watch_all(channel: &Channel, ranges: Vec<(Vec<u8>, Vec<u8>)>
 
 /// Waits until the store says that the watcher is there that was asked for last.
 async fn established(stream: &mut Stream) -> Result<()> {
-    let mut answer = None;
-    while answer.is_none() {
-        if !stream.read(|_| {}, |said| answer = Some(said)).await? {
+    let (mut created, mut canceled) = (false, None);
+    while !created && canceled.is_none() {
+        let said = |said: Said| {
+            created |= said.created;
+            canceled = canceled.take().or(said.canceled);
+        };
+        if !stream.read(|_| {}, said).await? {
             bail!("the stream ended");
         }
     }
-    match answer {
-        Some(Said { created: true, canceled: None }) => Ok(()),
-        answer => bail!("{}", answer.and_then(|said| said.canceled).unwrap_or_default()),
-    }
+    // A cancellation may be said together with the creation, or right behind it.
+    canceled.map_or(Ok(()), |why| bail!("{why}"))
 }
 
 async fn read(
@@ -136,7 +139,7 @@ async fn read(
 ) -> Measured {
     let mut measured = Measured::new();
     loop {
-        let (mut events, mut now, mut canceled) = (0, None, None);
+        let (mut events, mut now, mut canceled) = (0, None, Vec::new());
         let event = |value: &[u8]| {
             events += 1;
             let Some(origin) = origin else { return };
@@ -148,10 +151,10 @@ async fn read(
         let read = tokio::select! {
             biased;
             _ = stop.changed() => return measured,
-            read = stream.read(event, |said| canceled = said.canceled) => read,
+            read = stream.read(event, |said| canceled.extend(said.canceled)) => read,
         };
         seen.fetch_add(events, Ordering::Relaxed);
-        if let Some(why) = canceled {
+        for why in canceled {
             measured.fail(format!("a watcher was cancelled: {why}"));
         }
         match read {

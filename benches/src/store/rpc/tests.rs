@@ -16,7 +16,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::messages::{Compare, Decided, Put, Range, Step, Txn, Written};
 use super::page::Page;
-use super::watching::{Messages, Said};
 use super::{Answer as _, Channel, Error, Frame, HEAD, Rpc, Trust};
 
 #[test]
@@ -242,54 +241,4 @@ fn endpoints_that_are_none_are_refused() {
     for endpoint in ["ftp://127.0.0.1:1", "http://", "https://127.0.0.1:1", "http://a b"] {
         assert!(Channel::new(&[endpoint.to_owned()], &Trust::default()).is_err(), "{endpoint}");
     }
-}
-
-/// Two watchers' answers to their creation, events, a cancellation, and an answer of progress.
-fn watched() -> Vec<wire::WatchResponse> {
-    let event = |value: &str| wire::Event {
-        kv: Some(KeyValue { key: "k".into(), value: value.to_owned().into(), ..KeyValue::default() }),
-        ..wire::Event::default()
-    };
-    let gone = wire::Event { r#type: 1, kv: Some(KeyValue { key: "k".into(), ..KeyValue::default() }), prev_kv: None };
-    let told = |watch_id: i64, events: Vec<wire::Event>| wire::WatchResponse {
-        header: header(9),
-        watch_id,
-        events,
-        ..wire::WatchResponse::default()
-    };
-    let created = wire::WatchResponse { created: true, ..told(0, Vec::new()) };
-    let cancel_reason = "it was compacted".to_owned();
-    let canceled = wire::WatchResponse { canceled: true, cancel_reason, ..told(1, Vec::new()) };
-    vec![created, told(0, vec![event("one"), gone]), canceled, told(-1, Vec::new()), told(0, vec![event("two")])]
-}
-
-fn framed(message: &impl prost::Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    [&[0][..], &u32::try_from(bytes.len()).expect("small").to_be_bytes(), &bytes].concat()
-}
-
-#[test]
-fn a_watch_is_the_same_in_whatever_pieces_it_comes() {
-    let bytes: Vec<u8> = watched().iter().flat_map(framed).collect();
-    for size in 1..=bytes.len() {
-        let (mut messages, mut values, mut said) = (Messages::default(), Vec::new(), Vec::new());
-        for piece in bytes.chunks(size) {
-            let piece = bytes::Bytes::copy_from_slice(piece);
-            messages.take(piece, |value| values.push(value.to_vec()), |what| said.push(what)).expect("answers");
-        }
-        assert_eq!(values, [&b"one"[..], b"", b"two"], "in pieces of {size}");
-        let canceled = Said { created: false, canceled: Some("it was compacted".to_owned()) };
-        assert_eq!(said, [Said { created: true, canceled: None }, canceled], "in pieces of {size}");
-    }
-}
-
-#[test]
-fn a_watch_that_makes_no_sense_is_wrong() {
-    let take = |bytes: &[u8]| Messages::default().take(bytes::Bytes::copy_from_slice(bytes), |_| {}, |_| {});
-    // Compressed; too large; a field without its end; an event that is none; a key that is none.
-    for bytes in [&[1, 0, 0, 0, 0][..], &[0, 0xff, 0, 0, 0], &[0, 0, 0, 0, 1, 0x5a], &[0, 0, 0, 0, 3, 0x5a, 1, 0xff]] {
-        assert!(take(bytes).is_err(), "{bytes:?}");
-    }
-    assert!(take(&[0, 0, 0, 0, 5, 0x5a, 3, 0x12, 1, 0xff]).is_err());
-    assert!(take(&[0, 0, 0, 0, 5, 0x5a]).is_ok(), "its end may still come");
 }

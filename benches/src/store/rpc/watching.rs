@@ -1,12 +1,16 @@
 //! A stream of watchers: events are looked through where they lie, and nothing of them is kept.
 
-use bytes::{Buf as _, Bytes, BytesMut};
+#[cfg(test)]
+pub(in crate::store) mod tests;
+
+use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::StatusCode;
 
 use super::fields::{Value, whole};
 use super::messages::{Create, Watch};
 use super::{ANSWER_MAX, Caller, Error, HEAD, Rpc, broken, framed, status};
+use crate::store::CONNECT_MAX;
 
 const CREATED: u64 = 3;
 const CANCELED: u64 = 4;
@@ -33,7 +37,7 @@ pub(in crate::store) struct Stream {
 }
 
 impl Caller {
-    /// Opens a stream with its first watcher.
+    /// Opens a stream with its first watcher. Members that can't be reached don't shorten the time for the answer.
     pub(in crate::store) async fn watch(&mut self, first: Create) -> Result<Stream, Error> {
         let (at, mut open) = self.ready().await?;
         let head = self.members[at].heads[Rpc::Watch as usize].clone();
@@ -41,21 +45,26 @@ impl Caller {
         self.open[at] = Some(open);
         // A store may answer nothing, not even headers, before it is asked for a watcher.
         requests.send_data(framed(&Watch { create: Some(first) })?, false).map_err(broken)?;
-        let (head, answers) = response.await.map_err(broken)?.into_parts();
+        let response = tokio::time::timeout(CONNECT_MAX, response).await;
+        let response =
+            response.map_err(|_| Error::Unavailable(format!("no answer to a watch within {CONNECT_MAX:?}")))?;
+        let (head, answers) = response.map_err(broken)?.into_parts();
         if head.status != StatusCode::OK {
             return Err(Error::Unavailable(format!("HTTP {}", head.status)));
         }
         if head.headers.contains_key("grpc-status") {
             status(&head.headers)?;
+            return Err(Error::Wrong("a watch without an answer"));
         }
         Ok(Stream { requests, answers, messages: Messages::default() })
     }
 }
 
 impl Stream {
-    /// Asks for one more watcher.
+    /// Asks for one more watcher. Of a stream that has ended, reading says why.
     pub(in crate::store) fn ask(&mut self, create: Create) -> Result<(), Error> {
-        self.requests.send_data(framed(&Watch { create: Some(create) })?, false).map_err(broken)
+        let _ = self.requests.send_data(framed(&Watch { create: Some(create) })?, false);
+        Ok(())
     }
 
     /// Waits for the next bytes, hands over each event's value, and each answer that says more than events; `false` once
@@ -68,11 +77,11 @@ impl Stream {
         let Some(piece) = self.answers.data().await else {
             let trailers = self.answers.trailers().await.map_err(broken)?;
             status(&trailers.unwrap_or_default())?;
-            return Ok(false);
+            return self.messages.end().map(|()| false);
         };
         let piece = piece.map_err(broken)?;
         self.answers.flow_control().release_capacity(piece.len()).map_err(broken)?;
-        self.messages.take(piece, event, said)?;
+        self.messages.take(&piece, event, said)?;
         Ok(true)
     }
 }
@@ -80,32 +89,40 @@ impl Stream {
 /// Cuts bytes into messages.
 #[derive(Default)]
 pub(super) struct Messages {
-    /// The beginning of a message whose end didn't come yet.
-    begun: BytesMut,
+    /// The beginning of a message whose end didn't come yet; its memory serves for the next.
+    begun: Vec<u8>,
 }
 
 impl Messages {
     pub(super) fn take(
         &mut self,
-        mut piece: Bytes,
+        mut piece: &[u8],
         mut event: impl FnMut(&[u8]),
         mut said: impl FnMut(Said),
     ) -> Result<(), Error> {
         while !self.begun.is_empty() && !piece.is_empty() {
             let wanted = length(&self.begun)?.map_or(HEAD, |length| HEAD + length);
-            let more = piece.split_to(piece.len().min(wanted - self.begun.len()));
-            self.begun.extend_from_slice(&more);
+            let (more, rest) = piece.split_at(piece.len().min(wanted - self.begun.len()));
+            self.begun.extend_from_slice(more);
+            piece = rest;
             if length(&self.begun)?.is_some_and(|length| self.begun.len() == HEAD + length) {
-                let message = self.begun.split().freeze();
-                look(&message[HEAD..], &mut event, &mut said)?;
+                look(&self.begun[HEAD..], &mut event, &mut said)?;
+                self.begun.clear();
             }
         }
-        while let Some(length) = length(&piece)?.filter(|length| piece.len() >= HEAD + length) {
-            look(&piece[HEAD..HEAD + length], &mut event, &mut said)?;
-            piece.advance(HEAD + length);
+        // What is whole in a piece is looked through where it lies.
+        while let Some(length) = length(piece)?.filter(|length| piece.len() >= HEAD + length) {
+            let (message, rest) = piece.split_at(HEAD + length);
+            look(&message[HEAD..], &mut event, &mut said)?;
+            piece = rest;
         }
-        self.begun.extend_from_slice(&piece);
+        self.begun.extend_from_slice(piece);
         Ok(())
+    }
+
+    /// Whether nothing is missing.
+    fn end(&self) -> Result<(), Error> {
+        if self.begun.is_empty() { Ok(()) } else { Err(Error::Wrong("an answer is cut off")) }
     }
 }
 
