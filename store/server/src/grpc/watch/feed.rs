@@ -10,13 +10,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use store_core::errors::RequestError;
-use store_core::watch::{LOOKED_AT_MAX, Slice, Told};
+use store_core::watch::{Audience, LOOKED_AT_MAX, Slice, Told};
 
 use super::answer::{Answer, Bundles, Counted, Gone, Room, SLICE_BYTES_MAX, Turn};
 use super::{Serving, Watcher, decided, reason};
 use crate::engine::Engine;
 use crate::grpc::fragment::fragments;
 use crate::grpc::status;
+
+/// Events that are found for all watchers of a stream together, each counted for each who wants it.
+const HEARD_MAX: usize = 1 << 16;
 
 /// Events, encoded, and up to which revision they are all; `None` if compaction took what was before one (W8).
 type Encoded = Option<(Vec<Bytes>, i64)>;
@@ -45,37 +48,58 @@ fn encoded(engine: &Engine, slice: Slice, prev_kv_above: Option<i64>) -> Encoded
     Some((events, slice.reached))
 }
 
-/// Recent changes, and who watches them.
+/// Recent changes, and who watches them: whole revisions, as many as one answer to each watcher may hold of them
+/// together.
 struct Heard {
     events: Vec<Arc<Told>>,
     /// Numbers of watchers, each with the places of his events in their order.
     by_watcher: Vec<(i64, usize)>,
-    /// All up to here is in it.
-    reached: i64,
+    /// Of all wanted events, for each who wants it.
+    bytes: usize,
+    looked_at: usize,
+    /// The revision of the change that was looked at last.
+    at: i64,
+    /// How much of `events` and `by_watcher` there was before that revision.
+    before: (usize, usize),
+    is_full: bool,
 }
 
 impl Heard {
-    /// Whole revisions, as many as one answer to each watcher may hold of them together.
-    fn of(serving: &Serving, from: i64, to: i64) -> Option<Self> {
-        let mut heard = Self { events: Vec::new(), by_watcher: Vec::new(), reached: to };
-        let (mut last, mut bytes, mut looked_at) = (from - 1, 0, 0);
-        serving.service.engine.each_recent(from, to, |told| {
-            if told.at.main > last && (bytes >= SLICE_BYTES_MAX || looked_at >= LOOKED_AT_MAX) {
-                heard.reached = last;
-                return false;
-            }
-            (last, looked_at) = (told.at.main, looked_at + 1);
-            let (place, before) = (heard.events.len(), heard.by_watcher.len());
-            serving.audience.of(&told.key, |id| heard.by_watcher.push((id, place)));
-            let many = heard.by_watcher.len() - before;
-            if many > 0 {
-                bytes += many * told.encoded.len();
-                heard.events.push(told.clone());
-            }
-            true
-        })?;
-        heard.by_watcher.sort_unstable();
-        Some(heard)
+    fn new(from: i64) -> Self {
+        let (events, by_watcher) = (Vec::new(), Vec::new());
+        Self { events, by_watcher, bytes: 0, looked_at: 0, at: from - 1, before: (0, 0), is_full: false }
+    }
+
+    /// Takes the next change in; `false` if it is of a revision for which there is no more room.
+    fn take(&mut self, audience: &Audience, told: &Arc<Told>) -> bool {
+        if told.at.main > self.at {
+            self.before = (self.events.len(), self.by_watcher.len());
+            self.is_full = self.bytes >= SLICE_BYTES_MAX || self.looked_at >= LOOKED_AT_MAX;
+            self.at = told.at.main;
+        }
+        let (place, before) = (self.events.len(), self.by_watcher.len());
+        if !self.is_full {
+            audience.of(&told.key, |id| self.by_watcher.push((id, place)));
+        }
+        // One revision may be of a hundred thousand keys, for ten thousand watchers.
+        self.is_full |= self.by_watcher.len() > HEARD_MAX;
+        if self.is_full {
+            self.events.truncate(self.before.0);
+            self.by_watcher.truncate(self.before.1);
+            return false;
+        }
+        let many = self.by_watcher.len() - before;
+        if many > 0 {
+            self.bytes += many * told.encoded.len();
+            self.events.push(told.clone());
+        }
+        self.looked_at += 1;
+        true
+    }
+
+    /// Up to where all is in it, of what ends with `to`.
+    fn reached(&self, to: i64) -> i64 {
+        if self.is_full { self.at - 1 } else { to }
     }
 }
 
@@ -120,14 +144,17 @@ impl Serving {
     }
 
     /// What there is for those of one place in history, as far as there is room, and up to which revision; `None` if the
-    /// ring doesn't hold it.
+    /// ring doesn't hold it, or it is too much for all of them together.
     fn tell_together(&mut self, from: i64, to: i64, room: Room) -> Option<(Turn, i64)> {
         let decided = decided(&self.service.engine.state.auth());
-        let heard = Heard::of(self, from, to)?;
+        let mut heard = Heard::new(from);
+        self.service.engine.each_recent(from, to, |told| heard.take(&self.audience, told))?;
+        let reached = heard.reached(to);
         // Compacted while it was read: what was read may have holes (W2).
-        if from < self.compacted() {
+        if reached < from || from < self.compacted() {
             return None;
         }
+        heard.by_watcher.sort_unstable();
         let header = Answer { header: self.service.header(to), ..Answer::default() }.encode_to_vec();
         let (mut bundles, mut others) = (Bundles::new(&self.out, room), Vec::new());
         for his in heard.by_watcher.chunk_by(|(one, _), (other, _)| one == other) {
@@ -143,10 +170,10 @@ impl Serving {
         let is_told = |id: &i64| others.binary_search(id).is_err();
         for (id, watcher) in &mut self.watchers {
             if watcher.goes_along(from, decided) && is_told(id) {
-                watcher.cursor.given(heard.reached);
+                watcher.cursor.given(reached);
             }
         }
-        Some((bundles.end(), heard.reached))
+        Some((bundles.end(), reached))
     }
 
     /// Gives a watcher everything up to a published revision, slice by slice.
@@ -247,5 +274,52 @@ impl Serving {
             self.out.send_events(&part, room).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store_core::mvcc::{Change, Revision};
+    use store_core::wire::KeyValue;
+
+    use super::*;
+
+    /// Takes so many changes of each revision, until one isn't taken.
+    fn heard(audience: &Audience, revisions: &[(i64, usize)], value: usize) -> Heard {
+        let mut heard = Heard::new(revisions[0].0);
+        let told = |(main, sub)| {
+            let kv = KeyValue { key: "k".into(), value: vec![0; value].into(), version: 1, ..KeyValue::default() };
+            Arc::new(Told::new(Change { at: Revision { main, sub }, kv }, &Arc::default()))
+        };
+        let all = revisions.iter().flat_map(|(main, changes)| (0..*changes).map(|sub| (*main, sub as i64)));
+        let _ = all.map(told).all(|told| heard.take(audience, &told));
+        heard
+    }
+
+    fn three() -> Audience {
+        let mut audience = Audience::default();
+        (0..3).for_each(|id| audience.add(&"a".into(), &"z".into(), id));
+        audience
+    }
+
+    /// W1.
+    #[test]
+    fn what_is_heard_is_whole_revisions() {
+        let all = heard(&three(), &[(5, 2), (6, 1)], 10);
+        assert_eq!((all.reached(9), all.events.len(), all.by_watcher.len()), (9, 3, 9));
+        // The second fills what one answer may hold; the third is left.
+        let some = heard(&three(), &[(5, 1), (6, 2), (7, 1)], SLICE_BYTES_MAX / 8);
+        assert_eq!((some.reached(9), some.events.len(), some.by_watcher.len()), (6, 3, 9));
+        let none = heard(&Audience::default(), &[(5, LOOKED_AT_MAX + 1), (6, 1)], 1);
+        assert_eq!((none.reached(9), none.events.len()), (5, 0));
+    }
+
+    #[test]
+    fn a_revision_that_is_too_much_for_all_is_for_none_of_them() {
+        let most = HEARD_MAX / 3;
+        let alone = heard(&three(), &[(5, most + 1)], 0);
+        assert_eq!((alone.reached(9), alone.events.len(), alone.by_watcher.len()), (4, 0, 0));
+        let behind = heard(&three(), &[(5, 1), (6, most)], 0);
+        assert_eq!((behind.reached(9), behind.events.len(), behind.by_watcher.len()), (5, 1, 3));
     }
 }
