@@ -1,5 +1,7 @@
 //! The owner, as `store/server/src/engine/owner.rs`.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use raft::eraftpb::Message;
 use store_core::replica::{Step, is_snapshot};
@@ -155,22 +157,38 @@ impl Running {
         }
     }
 
+    fn may_propose(&self, shared: &Shared) -> bool {
+        !self.proposals.is_empty() && !self.disk.is_busy() && self.held_until(shared).is_none()
+    }
+
+    fn held_until(&self, shared: &Shared) -> Option<Duration> {
+        self.proposals.held_until(&self.replica, Duration::from_micros(shared.queue.now()))
+    }
+
     fn propose_gathered(&mut self, shared: &mut Shared) {
-        for token in self.proposals.propose(&mut self.replica) {
+        for token in self.proposals.propose(&mut self.replica, Duration::from_micros(shared.queue.now())) {
             self.proposal_dropped(token, shared);
         }
     }
 
     /// Carries out effects until there are none.
     fn carry_out(&mut self, shared: &mut Shared) {
-        if !self.disk.is_busy() {
-            self.propose_gathered(shared);
+        loop {
+            if self.may_propose(shared) {
+                self.propose_gathered(shared);
+            }
+            let calls = &self.calls;
+            self.reads.ask(self.ticks, &mut self.replica, |token| calls.contains_key(token));
+            while let Some(step) = self.replica.poll() {
+                self.trace(shared);
+                self.step(step, shared);
+            }
+            if !self.may_propose(shared) {
+                break;
+            }
         }
-        let calls = &self.calls;
-        self.reads.ask(self.ticks, &mut self.replica, |token| calls.contains_key(token));
-        while let Some(step) = self.replica.poll() {
-            self.trace(shared);
-            self.step(step, shared);
+        if let Some(until) = self.held_until(shared) {
+            shared.queue.at(until.as_micros() as u64, Event::Owner(self.id, self.boot));
         }
         self.trace(shared);
         if self.replica.leader() != 0 {

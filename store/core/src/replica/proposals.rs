@@ -3,6 +3,11 @@
 //! Each message between members costs about the same whatever is in it: encoding, a system call, waking threads, a step
 //! of raft. A leader that is given its proposals one by one sends each to every follower in a message of its own. Given
 //! together they are one message for each follower, and on a follower one message to the leader.
+//!
+//! Where many wait, each batch that goes before the last one is committed only makes both smaller: what comes is held
+//! until then. Few don't wait for each other, nor anybody long, as for members that are far away.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfChange, Entry, EntryType, Message, MessageType};
@@ -14,6 +19,11 @@ use crate::trace::{Cause, Mark};
 const TOGETHER_MAX: usize = 1024;
 /// See [`TOGETHER_MAX`].
 const TOGETHER_BYTES_MAX: usize = 1 << 20;
+
+/// Behind so many that went together others are held.
+const MANY: usize = 8;
+/// For no longer than this.
+const HELD_MAX: Duration = Duration::from_millis(4);
 
 /// Why a proposal didn't go into the log. It was certainly not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,11 +40,13 @@ pub struct Proposals<T> {
     bytes: usize,
     /// Who waits for this member's own; whoever waits for what peers sent waits there.
     waiting: Vec<T>,
+    /// How many went together last, and when.
+    last: (usize, Duration),
 }
 
 impl<T> Default for Proposals<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), bytes: 0, waiting: Vec::new() }
+        Self { entries: Vec::new(), bytes: 0, waiting: Vec::new(), last: (0, Duration::ZERO) }
     }
 }
 
@@ -67,10 +79,27 @@ impl<T> Proposals<T> {
         self.entries.len() >= TOGETHER_MAX || self.bytes >= TOGETHER_BYTES_MAX
     }
 
-    /// Proposes all that has gathered; returns who is to be told that it was dropped. What peers sent and is dropped is
-    /// lost as on its way.
+    /// Whether nothing has gathered.
     #[must_use]
-    pub fn propose(&mut self, replica: &mut Replica) -> Vec<T> {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Until when what has gathered is held for what the leader proposed before it; `None` if it isn't.
+    #[must_use]
+    pub fn held_until(&self, replica: &Replica, now: Duration) -> Option<Duration> {
+        let (many, since) = self.last;
+        let log = &replica.node.raft.raft_log;
+        let is_undecided = replica.is_leader() && log.committed < log.last_index();
+        let until = since + HELD_MAX;
+        (!self.is_empty() && many >= MANY && is_undecided && now < until).then_some(until)
+    }
+
+    /// Proposes all that has gathered; returns who is to be told that it was dropped. What peers sent and is dropped is
+    /// lost as on its way. `now` is of any clock that goes forward.
+    #[must_use]
+    pub fn propose(&mut self, replica: &mut Replica, now: Duration) -> Vec<T> {
+        self.last = (self.entries.len(), now);
         let (entries, waiting) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.waiting));
         self.bytes = 0;
         if entries.is_empty() || replica.propose_entries(entries).is_ok() { Vec::new() } else { waiting }

@@ -1,20 +1,19 @@
 //! The owner: the one task that touches the replica.
 
 mod leases;
+mod proposing;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use prost::Message as _;
 use raft::eraftpb::{ConfChange, HardState, Message};
 use store_core::errors::RequestError;
 use store_core::lease::Lessor;
 use store_core::membership::Members;
 use store_core::replica::{Persist, Proposals, Reads, Replica, Retention, Step, Watchdog};
 use store_core::trace::Event;
-use store_core::wire::{Command, command::Request};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
@@ -130,9 +129,12 @@ impl Owner {
                 // What was sent leaves before more is taken.
                 tokio::task::yield_now().await;
             }
+            let held_until = self.held_until();
+            let released = tokio::time::Instant::from_std(self.begun + held_until.unwrap_or_default());
             let goes_on = tokio::select! {
                 biased;
                 _ = ticks.tick() => self.tick(),
+                () = tokio::time::sleep_until(released), if held_until.is_some() => true,
                 count = inbox.recv_many(&mut inputs, INPUTS_AT_ONCE) => count > 0 && self.take_all(&mut inputs),
             };
             if !goes_on {
@@ -339,31 +341,22 @@ impl Owner {
         milliseconds(self.begun.elapsed())
     }
 
-    fn propose_if_full(&mut self) {
-        if self.proposals.is_full() {
-            self.propose_gathered();
-        }
-    }
-
-    fn propose_gathered(&mut self) {
-        for dropped in self.proposals.propose(&mut self.replica) {
-            // The client may have gone.
-            let _ = dropped.send(());
-        }
-    }
-
     /// Carries out effects until there are none.
     fn carry_out(&mut self) {
-        // While the disk is at work what comes gathers, to be sent and written together.
-        if !self.disk.is_busy() {
-            self.propose_gathered();
-        }
-        self.reads.ask(self.ticks, &mut self.replica, |reader| !reader.is_closed());
-        while let Some(step) = self.replica.poll() {
-            if !self.trace() {
-                return;
+        loop {
+            if self.may_propose() {
+                self.propose_gathered();
             }
-            self.step(step);
+            self.reads.ask(self.ticks, &mut self.replica, |reader| !reader.is_closed());
+            while let Some(step) = self.replica.poll() {
+                if !self.trace() {
+                    return;
+                }
+                self.step(step);
+            }
+            if !self.may_propose() {
+                break;
+            }
         }
         self.trace();
         let leases_wait = self.replica.is_leader() && !self.lessor.leads();
@@ -477,12 +470,6 @@ impl Owner {
         if self.undecided.take_if(|term| *term <= self.replica.applied_term()).is_some() {
             self.engine.fail_older();
         }
-    }
-
-    /// Proposes what the leader decides by itself; `false` if it can't be made now.
-    fn propose(&mut self, request: Request) -> bool {
-        let command = Command { request: Some(request), by_member: true, ..Command::default() };
-        self.replica.propose(command.encode_to_vec()).is_ok()
     }
 }
 

@@ -1,8 +1,12 @@
 //! What comes together goes together.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::*;
+
+const NOW: Duration = Duration::from_secs(1);
 
 fn appends(cluster: &Cluster) -> Vec<(u64, usize)> {
     let appends = cluster.wire.iter().filter(|message| message.msg_type == MessageType::MsgAppend);
@@ -22,7 +26,7 @@ fn a_leader_sends_each_follower_one_message_with_its_own_and_its_peers_proposals
     let mut forwarded = Proposals::default();
     forwarded.add(Bytes::from_static(b"c"), ());
     forwarded.add(Bytes::from_static(b"d"), ());
-    assert_eq!(forwarded.propose(cluster.replica(2)), []);
+    assert_eq!(forwarded.propose(cluster.replica(2), NOW), []);
     cluster.act(2, true);
     let [message] = cluster.wire.make_contiguous() else { panic!("one message to the leader: {:?}", cluster.wire) };
     assert_eq!((message.to, message.entries.len()), (1, 2));
@@ -32,7 +36,7 @@ fn a_leader_sends_each_follower_one_message_with_its_own_and_its_peers_proposals
     gathered.add(Bytes::from_static(b"a"), ());
     gathered.add(Bytes::from_static(b"b"), ());
     assert_eq!(gathered.take(cluster.replica(1), message), None);
-    assert_eq!(gathered.propose(cluster.replica(1)), []);
+    assert_eq!(gathered.propose(cluster.replica(1), NOW), []);
     cluster.act(1, false);
     assert_eq!(appends(&cluster), [(2, 4), (3, 4)]);
     cluster.settle();
@@ -47,9 +51,9 @@ fn who_waits_is_told_that_nobody_leads() {
     let mut gathered = Proposals::default();
     gathered.add(Bytes::from_static(b"a"), "first");
     gathered.add(Bytes::from_static(b"b"), "second");
-    assert_eq!(gathered.propose(cluster.replica(1)), ["first", "second"]);
+    assert_eq!(gathered.propose(cluster.replica(1), NOW), ["first", "second"]);
     // Each is told once.
-    assert_eq!(gathered.propose(cluster.replica(1)), [""; 0]);
+    assert_eq!(gathered.propose(cluster.replica(1), NOW), [""; 0]);
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn what_is_not_for_a_leader_to_propose_is_given_back() {
     let forged = Message { entries: vec![change, Entry::default()].into(), ..of_kind(MessageType::MsgPropose) };
     assert_eq!(gathered.take(cluster.replica(1), forged), None);
     let last = cluster.replica(1).view().last;
-    assert_eq!(gathered.propose(cluster.replica(1)), []);
+    assert_eq!(gathered.propose(cluster.replica(1), NOW), []);
     assert_eq!(cluster.replica(1).view().last, last);
 }
 
@@ -87,4 +91,26 @@ fn no_more_goes_together_than_fits() {
         count += 1;
     }
     assert_eq!(count, 1024);
+}
+
+#[test]
+fn behind_many_that_are_not_decided_others_are_held_but_not_for_long() {
+    let mut cluster = elected();
+    let mut gathered = Proposals::default();
+    let later = NOW + Duration::from_millis(3);
+    for (many, is_held) in [(7, false), (8, true)] {
+        (0..many).for_each(|_| gathered.add(Bytes::from_static(b"a"), ()));
+        assert_eq!(gathered.held_until(cluster.replica(1), NOW), None, "nothing is before them");
+        assert_eq!(gathered.propose(cluster.replica(1), NOW), []);
+        assert_eq!(gathered.held_until(cluster.replica(1), later), None, "nothing has come");
+        gathered.add(Bytes::from_static(b"b"), ());
+        let until = gathered.held_until(cluster.replica(1), later);
+        assert_eq!(until.is_some(), is_held, "behind {many}");
+        assert!(until.is_none_or(|until| gathered.held_until(cluster.replica(1), until).is_none()));
+        assert_eq!(gathered.held_until(cluster.replica(2), later), None, "who follows hands on what comes");
+        cluster.settle();
+        assert_eq!(gathered.held_until(cluster.replica(1), later), None, "decided");
+        assert_eq!(gathered.propose(cluster.replica(1), later), []);
+        cluster.settle();
+    }
 }
