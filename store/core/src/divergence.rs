@@ -27,14 +27,14 @@
 //!
 //! Invariants
 //!   D1  Members that did the same from the same beginning have the same hash, and none have it
-//!       that did different things, by SHA-256.
+//!       that did different things: XXH3 says so of faults, which don't choose what they do.
 //!   D2  What is kept is bounded: votes of members, at [`CHECKS_MAX`] indexes and compactions.
 //!   D3  Nobody is blamed without a majority against him.
 //! Checked by: divergence/tests.rs.
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest as _, Sha256};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::errors::RequestError;
 use crate::membership::Members;
@@ -48,7 +48,7 @@ const CHECKS_MAX: usize = 8;
 /// Whom an alarm is raised for if it isn't known who is wrong.
 pub const NOBODY_KNOWS: u64 = 0;
 
-/// Half of SHA-256: accidents don't meet in 128 bits.
+/// XXH3 of 128 bits: accidents don't meet in them.
 pub type Hash = [u8; 16];
 
 /// The hash of everything that was done so far (D1).
@@ -56,14 +56,8 @@ pub type Hash = [u8; 16];
 pub struct Chain(Hash);
 
 /// A hash of versions as they lie on disk, in order.
-#[derive(Debug, Clone)]
-pub struct AtRest(Feed);
-
-impl Default for AtRest {
-    fn default() -> Self {
-        Self(Feed(Sha256::new()))
-    }
-}
+#[derive(Clone, Default)]
+pub struct AtRest(Box<Feed>);
 
 impl AtRest {
     /// The next version, with its value.
@@ -79,16 +73,16 @@ impl AtRest {
 }
 
 /// Feeds a hash; parts of changing length go behind their length.
-#[derive(Debug, Clone)]
-struct Feed(Sha256);
+#[derive(Clone, Default)]
+struct Feed(Xxh3);
 
 impl Feed {
     fn number(&mut self, number: i64) {
-        self.0.update(number.to_be_bytes());
+        self.0.update(&number.to_be_bytes());
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }
 
@@ -102,11 +96,7 @@ impl Feed {
     }
 
     fn finish(self) -> Hash {
-        let mut hash = Hash::default();
-        let digest = self.0.finalize();
-        let (half, _) = digest.split_at(hash.len());
-        hash.copy_from_slice(half);
-        hash
+        self.0.digest128().to_be_bytes()
     }
 
     /// Absent is something else than empty.
@@ -131,7 +121,7 @@ impl Chain {
 
     /// A command was applied: what it wrote, or why it was refused.
     pub fn step(&mut self, index: u64, writes: &Writes, refused: Option<RequestError>) {
-        let mut feed = Feed(Sha256::new());
+        let mut feed = Feed::default();
         feed.bytes(&self.0);
         feed.number(index.cast_signed());
         feed.number(writes.changes.len() as i64);
