@@ -158,9 +158,13 @@ impl State {
     }
 
     /// A flush that began with this content is done. The database may have gone further by itself, or hold a
-    /// snapshot that came in between.
-    pub(crate) fn flushed_to(&mut self, content: Rc<Content>) {
+    /// snapshot that came in between; what rotted on disk meanwhile stays so.
+    pub(crate) fn flushed_to(&mut self, mut content: Rc<Content>) {
         if content.applied > self.flushed.applied {
+            let rotten = self.flushed.rotten.filter(|at| content.records.contains_key(at));
+            if content.rotten != rotten {
+                Rc::make_mut(&mut content).rotten = rotten;
+            }
             self.flushed = content;
         }
     }
@@ -235,5 +239,23 @@ impl State {
             }
         }
         more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rots_while_a_flush_is_on_stays_so_behind_it() {
+        let mut content = Content::founded(&Members::default());
+        content.records.insert(Revision { main: 2, sub: 0 }, KeyValue { version: 1, ..KeyValue::default() });
+        let mut state = State::open(Rc::new(content));
+        Rc::make_mut(&mut state.content).applied = (2, 1);
+        let flushing = state.content.clone();
+        assert!(state.rot(&mut Chance::new(1)));
+        state.flushed_to(flushing);
+        assert_eq!(state.flushed.applied, (2, 1));
+        assert!(state.flushed.rotten.is_some(), "a flush mended what was on disk");
     }
 }
