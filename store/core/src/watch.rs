@@ -5,6 +5,8 @@
 //! A [`Cursor`] says what comes next. The shell gives a watcher its turn so, up to a revision `to` that is published:
 //! while [`Cursor::is_behind`] it looks whether the cursor [`Cursor::is_overtaken`] by compaction, then reads a slice,
 //! then looks again, for what was read while compaction came may have holes; then it says what was [`Cursor::given`].
+//! Watchers of one stream that stand at the same place may be given their turns together: what is recent is [`Heard`] for
+//! all of them at once.
 //!
 //! Invariants
 //!   W1  A watcher is given each matching change once, in order of revision, and a
@@ -15,9 +17,11 @@
 //! Source: etcd `server/storage/mvcc/watchable_store.go`.
 
 mod audience;
+mod heard;
 mod ring;
 
 pub use audience::Audience;
+pub use heard::Heard;
 pub use ring::{LOOKED_AT_MAX, Ring, Slice, Told};
 
 /// A watcher's place in history.

@@ -5,21 +5,16 @@
 //! Idea.    Most watchers of a stream stand at the same place and want nothing but the change: what came since is read
 //!          once, and each change finds those who want it. Whoever stands elsewhere, or wants more, is read for alone.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use prost::Message as _;
 use store_core::errors::RequestError;
-use store_core::watch::{Audience, LOOKED_AT_MAX, Slice, Told};
+use store_core::watch::{Heard, Slice};
 
 use super::answer::{Answer, Bundles, Counted, Gone, Room, SLICE_BYTES_MAX, Turn};
 use super::{Serving, Watcher, decided, reason};
 use crate::engine::Engine;
 use crate::grpc::fragment::fragments;
 use crate::grpc::status;
-
-/// Events that are found for all watchers of a stream together, each counted for each who wants it.
-const HEARD_MAX: usize = 1 << 16;
 
 /// Events, encoded, and up to which revision they are all; `None` if compaction took what was before one (W8).
 type Encoded = Option<(Vec<Bytes>, i64)>;
@@ -46,61 +41,6 @@ fn encoded(engine: &Engine, slice: Slice, prev_kv_above: Option<i64>) -> Encoded
         events.push(event);
     }
     Some((events, slice.reached))
-}
-
-/// Recent changes, and who watches them: whole revisions, as many as one answer to each watcher may hold of them
-/// together.
-struct Heard {
-    events: Vec<Arc<Told>>,
-    /// Numbers of watchers, each with the places of his events in their order.
-    by_watcher: Vec<(i64, usize)>,
-    /// Of all wanted events, for each who wants it.
-    bytes: usize,
-    looked_at: usize,
-    /// The revision of the change that was looked at last.
-    at: i64,
-    /// How much of `events` and `by_watcher` there was before that revision.
-    before: (usize, usize),
-    is_full: bool,
-}
-
-impl Heard {
-    fn new(from: i64) -> Self {
-        let (events, by_watcher) = (Vec::new(), Vec::new());
-        Self { events, by_watcher, bytes: 0, looked_at: 0, at: from - 1, before: (0, 0), is_full: false }
-    }
-
-    /// Takes the next change in; `false` if it is of a revision for which there is no more room.
-    fn take(&mut self, audience: &Audience, told: &Arc<Told>) -> bool {
-        if told.at.main > self.at {
-            self.before = (self.events.len(), self.by_watcher.len());
-            self.is_full = self.bytes >= SLICE_BYTES_MAX || self.looked_at >= LOOKED_AT_MAX;
-            self.at = told.at.main;
-        }
-        let (place, before) = (self.events.len(), self.by_watcher.len());
-        if !self.is_full {
-            audience.of(&told.key, |id| self.by_watcher.push((id, place)));
-        }
-        // One revision may be of a hundred thousand keys, for ten thousand watchers.
-        self.is_full |= self.by_watcher.len() > HEARD_MAX;
-        if self.is_full {
-            self.events.truncate(self.before.0);
-            self.by_watcher.truncate(self.before.1);
-            return false;
-        }
-        let many = self.by_watcher.len() - before;
-        if many > 0 {
-            self.bytes += many * told.encoded.len();
-            self.events.push(told.clone());
-        }
-        self.looked_at += 1;
-        true
-    }
-
-    /// Up to where all is in it, of what ends with `to`.
-    fn reached(&self, to: i64) -> i64 {
-        if self.is_full { self.at - 1 } else { to }
-    }
 }
 
 impl Serving {
@@ -147,21 +87,18 @@ impl Serving {
     /// ring doesn't hold it, or it is too much for all of them together.
     fn tell_together(&mut self, from: i64, to: i64, room: Room) -> Option<(Turn, i64)> {
         let decided = decided(&self.service.engine.state.auth());
-        let mut heard = Heard::new(from);
+        let mut heard = Heard::new(from, SLICE_BYTES_MAX);
         self.service.engine.each_recent(from, to, |told| heard.take(&self.audience, told))?;
         let reached = heard.reached(to);
         // Compacted while it was read: what was read may have holes (W2).
         if reached < from || from < self.compacted() {
             return None;
         }
-        heard.by_watcher.sort_unstable();
         let header = Answer { header: self.service.header(to), ..Answer::default() }.encode_to_vec();
         let (mut bundles, mut others) = (Bundles::new(&self.out, room), Vec::new());
-        for his in heard.by_watcher.chunk_by(|(one, _), (other, _)| one == other) {
-            let id = his[0].0;
+        for (id, events) in heard.by_watcher() {
             let watcher = self.watchers.get(&id).filter(|watcher| watcher.goes_along(from, decided));
             let Some(watcher) = watcher else { continue };
-            let events = his.iter().map(|(_, place)| &heard.events[*place]);
             let events = events.filter(|told| watcher.wanted.takes(told.is_deletion)).map(|told| &told.encoded);
             if !bundles.tell(&header, id, events) {
                 others.push(id);
@@ -274,52 +211,5 @@ impl Serving {
             self.out.send_events(&part, room).await?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use store_core::mvcc::{Change, Revision};
-    use store_core::wire::KeyValue;
-
-    use super::*;
-
-    /// Takes so many changes of each revision, until one isn't taken.
-    fn heard(audience: &Audience, revisions: &[(i64, usize)], value: usize) -> Heard {
-        let mut heard = Heard::new(revisions[0].0);
-        let told = |(main, sub)| {
-            let kv = KeyValue { key: "k".into(), value: vec![0; value].into(), version: 1, ..KeyValue::default() };
-            Arc::new(Told::new(Change { at: Revision { main, sub }, kv }, &Arc::default()))
-        };
-        let all = revisions.iter().flat_map(|(main, changes)| (0..*changes).map(|sub| (*main, sub as i64)));
-        let _ = all.map(told).all(|told| heard.take(audience, &told));
-        heard
-    }
-
-    fn three() -> Audience {
-        let mut audience = Audience::default();
-        (0..3).for_each(|id| audience.add(&"a".into(), &"z".into(), id));
-        audience
-    }
-
-    /// W1.
-    #[test]
-    fn what_is_heard_is_whole_revisions() {
-        let all = heard(&three(), &[(5, 2), (6, 1)], 10);
-        assert_eq!((all.reached(9), all.events.len(), all.by_watcher.len()), (9, 3, 9));
-        // The second fills what one answer may hold; the third is left.
-        let some = heard(&three(), &[(5, 1), (6, 2), (7, 1)], SLICE_BYTES_MAX / 8);
-        assert_eq!((some.reached(9), some.events.len(), some.by_watcher.len()), (6, 3, 9));
-        let none = heard(&Audience::default(), &[(5, LOOKED_AT_MAX + 1), (6, 1)], 1);
-        assert_eq!((none.reached(9), none.events.len()), (5, 0));
-    }
-
-    #[test]
-    fn a_revision_that_is_too_much_for_all_is_for_none_of_them() {
-        let most = HEARD_MAX / 3;
-        let alone = heard(&three(), &[(5, most + 1)], 0);
-        assert_eq!((alone.reached(9), alone.events.len(), alone.by_watcher.len()), (4, 0, 0));
-        let behind = heard(&three(), &[(5, 1), (6, most)], 0);
-        assert_eq!((behind.reached(9), behind.events.len(), behind.by_watcher.len()), (5, 1, 3));
     }
 }
