@@ -211,7 +211,7 @@ impl Model for Cluster {
                 state.used.progress += u8::from(step == Move::Tick);
                 let stream = state.stream.as_mut()?;
                 let at = stream.at;
-                stream.step(step, &state.members[at], mutant);
+                stream.step(step, &state.members[at], self.bounds.room, mutant);
             }
             Action::Receive => {
                 let answer: Answer = state.stream.as_mut()?.out.pop_front()?;

@@ -6,7 +6,7 @@ use super::Bounds;
 use super::cluster::{Cluster, State};
 use super::history::events;
 use super::replica::Next;
-use super::stream::Answer;
+use super::stream::{Answer, Source};
 
 pub(super) const SLICE: &str = "a watcher is given what the log has next for it, whole revisions";
 pub(super) const PROGRESS: &str = "progress is told when everything up to it was given";
@@ -15,6 +15,7 @@ pub(super) const COMPACTED: &str = "a watcher ends where a compaction overtook i
 pub(super) const NONE_FORGOTTEN: &str = "when nothing is left to be done, watchers have what is published";
 
 pub(super) const FROM_DISK: &str = "a watcher that lags is given the past from disk";
+pub(super) const TOGETHER: &str = "watchers that stand at one place are given their turn together";
 pub(super) const FULL: &str = "a watcher is behind while the client has no room";
 pub(super) const ELSEWHERE: &str = "a client goes on at a member that is behind what it has seen";
 pub(super) const OVERTAKEN: &str = "compaction overtakes a watcher";
@@ -30,8 +31,10 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
         Property::always(COMPACTED, |all, state: &State| all.found.always(3, !state.broken.compacted)),
         Property::always(NONE_FORGOTTEN, |all, state: &State| all.found.always(4, none_forgotten(state))),
         Property::sometimes(FROM_DISK, |all, state: &State| {
-            let from_disk = |answer: &Answer| matches!(answer, Answer::Events { from_disk: true, .. });
-            all.found.sometimes(5, || on_its_way(state, from_disk))
+            all.found.sometimes(5, || on_its_way(state, |answer| is_from(answer, Source::Disk)))
+        }),
+        Property::sometimes(TOGETHER, |all, state: &State| {
+            all.found.sometimes(11, || on_its_way(state, |answer| is_from(answer, Source::Together)))
         }),
         Property::sometimes(FULL, |all, state: &State| all.found.sometimes(6, || full(all, state))),
     ];
@@ -55,6 +58,10 @@ pub(super) fn all(bounds: &Bounds) -> Vec<Property<Cluster>> {
     properties
 }
 
+fn is_from(answer: &Answer, of: Source) -> bool {
+    matches!(answer, Answer::Events { source, .. } if *source == of)
+}
+
 fn on_its_way(state: &State, is_it: impl Fn(&Answer) -> bool) -> bool {
     state.stream.as_ref().is_some_and(|stream| stream.out.iter().any(is_it))
 }
@@ -75,8 +82,7 @@ fn none_forgotten(state: &State) -> bool {
 
 fn full(all: &Cluster, state: &State) -> bool {
     let Some(stream) = &state.stream else { return false };
-    let waiting = stream.out.iter().filter(|answer| matches!(answer, Answer::Events { .. })).count();
-    waiting >= all.bounds.room && !stream.is_idle()
+    stream.waiting() >= all.bounds.room && !stream.is_idle()
 }
 
 /// A watcher is created that begins later than what its member has published.

@@ -11,11 +11,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use store_core::errors::RequestError;
 use store_core::mvcc::{Change, Mvcc, Revision, Values};
-use store_core::watch::{Ring, Slice, Told};
+use store_core::watch::{Audience, Heard, Ring, Slice, Told};
 use store_core::wire::KeyValue;
 
 use super::history::{Command, EMPTY, Wanted};
-use super::stream::Mutant;
+use super::stream::{Mutant, Source, ToTell, event};
+
+/// Beyond so many bytes nobody is given another revision.
+const BYTES_MAX: usize = 1;
 
 /// What the state thread does next.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,12 +165,23 @@ impl Replica {
         self.next = Next::Restart(self.mvcc.revision());
     }
 
-    /// What a watcher is given next, and whether it came from disk: one revision with a wanted change at most.
-    pub(super) fn slice(&self, from: i64, to: i64, wanted: Wanted, mutant: Option<Mutant>) -> (Slice, bool) {
-        // Beyond so many bytes a slice takes no other revision.
-        let bytes_max = 1;
-        if let Some(recent) = self.ring.slice(from, to, bytes_max, |key, _| wanted.matches(key)) {
-            return (recent, false);
+    /// What is given next to watchers who want this, each under its place, and up to which revision; `None` if the ring
+    /// doesn't hold it.
+    pub(super) fn heard(&self, from: i64, to: i64, wanted: impl Iterator<Item = Wanted>) -> Option<(ToTell, i64)> {
+        let (mut audience, mut heard) = (Audience::default(), Heard::new(from, BYTES_MAX));
+        let key = |key| Bytes::from(vec![key]);
+        (0..).zip(wanted).for_each(|(place, Wanted(from, end))| audience.add(&key(from), &key(end), place));
+        self.ring.each(from, to, |told| heard.take(&audience, told))?;
+        let reached = heard.reached(to);
+        // Places are small.
+        let told = heard.by_watcher().map(|(place, events)| (place as usize, events.map(event).collect()));
+        Some((told.collect(), reached))
+    }
+
+    /// What a watcher is given next, and where it was read: one revision with a wanted change at most.
+    pub(super) fn slice(&self, from: i64, to: i64, wanted: Wanted, mutant: Option<Mutant>) -> (Slice, Source) {
+        if let Some(recent) = self.ring.slice(from, to, BYTES_MAX, |key, _| wanted.matches(key)) {
+            return (recent, Source::Ring);
         }
         let mut slice = Slice::new(from);
         for (at, kv) in self.disk.range(Revision { main: from, sub: 0 }..) {
@@ -175,14 +189,14 @@ impl Replica {
                 break;
             }
             let is_full = mutant == Some(Mutant::SplitRevision) && !slice.events.is_empty();
-            if is_full || slice.ends_before(at.main, bytes_max) {
-                return (slice, true);
+            if is_full || slice.ends_before(at.main, BYTES_MAX) {
+                return (slice, Source::Disk);
             }
             let change = Change { at: *at, kv: kv.clone() };
             let told = wanted.matches(&kv.key).then(|| Arc::new(Told::new(change, self.ring.kept())));
             slice.take(at.main, told);
         }
         slice.reached = to;
-        (slice, true)
+        (slice, Source::Disk)
     }
 }

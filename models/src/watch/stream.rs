@@ -1,12 +1,14 @@
 //! A stream: the task that serves a client's watchers, as `store/server/src/grpc/watch.rs` does.
 //!
 //! Each step is what the task does between two looks at what it shares with the state thread: its turn, the read, and
-//! the look at the compacted revision after it, with which it gives.
+//! the look at the compacted revision after it, with which it gives. Who stands elsewhere than the others has his turn
+//! first; then come those who stand together, all at once; then whoever still lacks something.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use store_core::watch::Cursor;
+use store_core::watch::{Cursor, Told};
 
 use super::history::{Event, Wanted};
 use super::replica::Replica;
@@ -30,6 +32,10 @@ pub(crate) enum Mutant {
     LoseWake,
     /// Progress is told of whatever is published to watchers that begin later.
     ProgressBack,
+    /// Who found no room among those who are told together counts as told.
+    SkipFull,
+    /// Who is told together counts as told of all that is published, however much there was room for in one answer.
+    CountAll,
 }
 
 /// What a client asks for.
@@ -49,12 +55,21 @@ pub(super) enum Answer {
     Events {
         id: usize,
         events: Vec<Event>,
-        from_disk: bool,
+        source: Source,
     },
     /// One watcher, or all of the stream, have all up to a revision.
     Progress(Option<usize>, i64),
     /// Compaction to a revision overtook a watcher.
     Compacted(usize, i64),
+}
+
+/// Where events were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    Ring,
+    Disk,
+    /// In the ring, for all who stand together.
+    Together,
 }
 
 /// A watcher, on the stream's side.
@@ -75,12 +90,35 @@ enum Then {
     Tell,
 }
 
+/// Who is to be told, by his place, and of what.
+pub(super) type ToTell = Vec<(usize, Vec<Event>)>;
+
 /// Where the turn of a watcher is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Stage {
     Turn,
     Read,
-    Give { events: Vec<Event>, reached: i64, from_disk: bool },
+    Give {
+        events: Vec<Event>,
+        reached: i64,
+        source: Source,
+    },
+    /// What was read for all who stand together.
+    GiveAll {
+        told: ToTell,
+        reached: i64,
+    },
+}
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Turn {
+    /// Of those who don't stand at this revision with the others.
+    Elsewhere(i64),
+    /// Of those who do, at once.
+    Together(i64),
+    /// Of whoever lacks something.
+    Rest,
 }
 
 /// What the task is about.
@@ -94,9 +132,10 @@ enum Task {
         start: i64,
         published: i64,
     },
-    /// Gives watchers all up to a revision, one after the other: places of those that are left.
+    /// Gives watchers all up to a revision: places of those that are left, who have their turns one after the other.
     Feeding {
         to: i64,
+        turn: Turn,
         left: VecDeque<usize>,
         stage: Stage,
         then: Then,
@@ -109,6 +148,8 @@ pub(super) struct Stream {
     /// The member that serves it.
     pub(super) at: usize,
     watchers: Vec<Watcher>,
+    /// Those who have all that was published at the last turn read on from here.
+    together: i64,
     pub(super) requests: VecDeque<Request>,
     /// Up to where it has noticed that something is published.
     noticed: i64,
@@ -120,8 +161,8 @@ pub(super) struct Stream {
 impl Hash for Stream {
     /// All but who serves it, which is no name: that member's digest says so.
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Self { at: _, watchers, requests, noticed, task, out } = self;
-        (watchers, requests, noticed, task, out).hash(hasher);
+        let Self { at: _, watchers, together, requests, noticed, task, out } = self;
+        (watchers, together, requests, noticed, task, out).hash(hasher);
     }
 }
 
@@ -143,6 +184,7 @@ impl Stream {
         Self {
             at,
             watchers: Vec::new(),
+            together: 0,
             requests: VecDeque::new(),
             noticed: replica.published,
             task: Task::Idle,
@@ -175,16 +217,20 @@ impl Stream {
             }
             Task::Creating { .. } => moves.push(Move::GoOn),
             Task::Feeding { stage, .. } => {
-                let waiting = self.out.iter().filter(|answer| matches!(answer, Answer::Events { .. })).count();
                 // First room, then events.
-                if *stage != Stage::Turn || waiting < room {
+                if *stage != Stage::Turn || self.waiting() < room {
                     moves.push(Move::GoOn);
                 }
             }
         }
     }
 
-    pub(super) fn step(&mut self, step: Move, replica: &Replica, mutant: Option<Mutant>) {
+    /// Answers with events that the client hasn't taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.out.iter().filter(|answer| matches!(answer, Answer::Events { .. })).count()
+    }
+
+    pub(super) fn step(&mut self, step: Move, replica: &Replica, room: usize, mutant: Option<Mutant>) {
         match step {
             Move::Wake => {
                 self.noticed = replica.published;
@@ -198,18 +244,26 @@ impl Stream {
                 Some(Request::Progress) => self.feed(Then::Answer, replica),
                 None => {}
             },
-            Move::GoOn => self.go_on(replica, mutant),
+            Move::GoOn => self.go_on(replica, room, mutant),
         }
         self.settle(replica, mutant);
     }
 
     /// Gives every watcher what is published now, and no more.
     fn feed(&mut self, then: Then, replica: &Replica) {
-        let left = (0..self.watchers.len()).collect();
-        self.task = Task::Feeding { to: replica.published, left, stage: Stage::Turn, then };
+        let to = replica.published;
+        let from = std::mem::replace(&mut self.together, to + 1);
+        let left = self.lacking(to, |cursor| !goes_along(cursor, from));
+        self.task = Task::Feeding { to, turn: Turn::Elsewhere(from), left, stage: Stage::Turn, then };
     }
 
-    fn go_on(&mut self, replica: &Replica, mutant: Option<Mutant>) {
+    /// Places of watchers that lack something up to a revision.
+    fn lacking(&self, to: i64, whom: impl Fn(&Cursor) -> bool) -> VecDeque<usize> {
+        let places = self.watchers.iter().enumerate();
+        places.filter(|(_, one)| one.cursor.is_behind(to) && whom(&one.cursor)).map(|(place, _)| place).collect()
+    }
+
+    fn go_on(&mut self, replica: &Replica, room: usize, mutant: Option<Mutant>) {
         match std::mem::replace(&mut self.task, Task::Idle) {
             Task::Idle => {}
             Task::Creating { id, wanted, start, published } => {
@@ -217,17 +271,74 @@ impl Stream {
                 self.watchers.push(Watcher { id, wanted, cursor: Cursor::new(start, begins) });
                 self.out.push_back(Answer::Created(id, published));
                 let left = VecDeque::from([self.watchers.len() - 1]);
-                self.task = Task::Feeding { to: replica.published, left, stage: Stage::Turn, then: Then::Nothing };
+                let (to, turn, stage) = (replica.published, Turn::Rest, Stage::Turn);
+                self.task = Task::Feeding { to, turn, left, stage, then: Then::Nothing };
             }
-            Task::Feeding { to, mut left, stage, then } => {
+            Task::Feeding { to, turn: Turn::Together(from), stage, then, .. } => {
+                let (turn, stage) = self.turn_together((from, to), stage, replica, room, mutant);
+                let left = if turn == Turn::Rest { self.lacking(to, |_| true) } else { VecDeque::new() };
+                self.task = Task::Feeding { to, turn, left, stage, then };
+            }
+            Task::Feeding { to, turn, mut left, stage, then } => {
                 let Some(place) = left.front().copied() else { return };
                 let next = self.turn(place, to, stage, replica, mutant);
                 if next.is_none() {
                     left.pop_front();
                 }
-                self.task = Task::Feeding { to, left, stage: next.unwrap_or(Stage::Turn), then };
+                self.task = Task::Feeding { to, turn, left, stage: next.unwrap_or(Stage::Turn), then };
             }
         }
+    }
+
+    /// A step of the turn of all who stand at a revision.
+    fn turn_together(
+        &mut self,
+        (from, to): (i64, i64),
+        stage: Stage,
+        replica: &Replica,
+        room: usize,
+        mutant: Option<Mutant>,
+    ) -> (Turn, Stage) {
+        let compacted = replica.mvcc.compacted();
+        match stage {
+            Stage::Turn => (Turn::Together(from), Stage::Read),
+            Stage::Read => {
+                let wanted = self.watchers.iter().map(|watcher| watcher.wanted);
+                match replica.heard(from, to, wanted) {
+                    Some((told, reached)) => (Turn::Together(from), Stage::GiveAll { told, reached }),
+                    None => (Turn::Rest, Stage::Turn),
+                }
+            }
+            Stage::GiveAll { told, reached } if reached >= from && from >= compacted => {
+                let reached = if mutant == Some(Mutant::CountAll) { to } else { reached };
+                let others = self.give_all(from, told, reached, room, mutant);
+                (Turn::Together(if others { from } else { reached + 1 }), Stage::Turn)
+            }
+            Stage::Give { .. } | Stage::GiveAll { .. } => (Turn::Rest, Stage::Turn),
+        }
+    }
+
+    /// Tells those who stand at a revision as far as there is room; whether there wasn't for all of them.
+    fn give_all(&mut self, from: i64, told: ToTell, reached: i64, room: usize, mutant: Option<Mutant>) -> bool {
+        let mut others = Vec::new();
+        for (place, events) in told {
+            let watcher = &self.watchers[place];
+            if !goes_along(&watcher.cursor, from) {
+                continue;
+            }
+            if self.waiting() < room {
+                self.out.push_back(Answer::Events { id: watcher.id, events, source: Source::Together });
+            } else {
+                others.push(place);
+            }
+        }
+        for (place, watcher) in self.watchers.iter_mut().enumerate() {
+            let is_told = !others.contains(&place) || mutant == Some(Mutant::SkipFull);
+            if goes_along(&watcher.cursor, from) && is_told {
+                watcher.cursor.given(reached);
+            }
+        }
+        !others.is_empty()
     }
 
     /// A step of a watcher's turn; `None` ends it.
@@ -249,35 +360,48 @@ impl Stream {
             }
             Stage::Turn => Some(Stage::Read),
             Stage::Read => {
-                let (slice, from_disk) = replica.slice(watcher.cursor.next(), to, watcher.wanted, mutant);
-                let event = |told: &std::sync::Arc<store_core::watch::Told>| {
-                    (told.at.main, told.at.sub, told.key[0], told.is_deletion)
-                };
+                let (slice, source) = replica.slice(watcher.cursor.next(), to, watcher.wanted, mutant);
                 let events = slice.events.iter().map(event).collect();
-                Some(Stage::Give { events, reached: slice.reached, from_disk })
+                Some(Stage::Give { events, reached: slice.reached, source })
             }
             Stage::Give { .. } if watcher.cursor.is_overtaken(compacted) && mutant != Some(Mutant::CheckOnce) => {
                 Some(Stage::Turn)
             }
-            Stage::Give { events, reached, from_disk } => {
+            Stage::Give { events, reached, source } => {
                 watcher.cursor.given(reached);
                 if !events.is_empty() {
-                    self.out.push_back(Answer::Events { id: watcher.id, events, from_disk });
+                    self.out.push_back(Answer::Events { id: watcher.id, events, source });
                 }
                 Some(Stage::Turn)
             }
+            Stage::GiveAll { .. } => None,
         }
     }
 
-    /// Goes to the next watcher that is behind; after the last one, to what follows.
+    /// Goes to the next watcher that is behind; after the last one, to those who stand together, and to what follows.
     fn settle(&mut self, replica: &Replica, mutant: Option<Mutant>) {
-        let Task::Feeding { to, left, stage: Stage::Turn, then } = &mut self.task else { return };
-        while left.front().is_some_and(|place| !self.watchers[*place].cursor.is_behind(*to)) {
-            left.pop_front();
+        loop {
+            let Task::Feeding { to, turn, left, stage: Stage::Turn, .. } = &mut self.task else { return };
+            while left.front().is_some_and(|place| !self.watchers[*place].cursor.is_behind(*to)) {
+                left.pop_front();
+            }
+            let (to, whose) = (*to, *turn);
+            let next = match whose {
+                _ if !left.is_empty() => return,
+                Turn::Elsewhere(from) => Turn::Together(from),
+                // If nobody stands there nothing comes of it.
+                Turn::Together(from) if from <= to && self.watchers.iter().any(|one| goes_along(&one.cursor, from)) => {
+                    return;
+                }
+                Turn::Together(_) => Turn::Rest,
+                Turn::Rest => break,
+            };
+            let lacking = if next == Turn::Rest { self.lacking(to, |_| true) } else { VecDeque::new() };
+            if let Task::Feeding { turn, left, .. } = &mut self.task {
+                (*turn, *left) = (next, lacking);
+            }
         }
-        if !left.is_empty() {
-            return;
-        }
+        let Task::Feeding { to, then, .. } = &self.task else { return };
         let (reached, then) = (if mutant == Some(Mutant::ProgressNow) { replica.published } else { *to }, *then);
         let has_all = |cursor: &Cursor| match mutant {
             Some(Mutant::ProgressNow) => cursor.has_all(*to),
@@ -308,4 +432,14 @@ impl Stream {
         }
         self.task = Task::Idle;
     }
+}
+
+/// Whether a watcher stands at a revision, and wants to be told on.
+fn goes_along(cursor: &Cursor, from: i64) -> bool {
+    !cursor.has_ended() && cursor.next() == from
+}
+
+/// A change, as it is told.
+pub(super) fn event(told: &Arc<Told>) -> Event {
+    (told.at.main, told.at.sub, told.key[0], told.is_deletion)
 }

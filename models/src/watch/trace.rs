@@ -3,7 +3,7 @@
 use super::cluster::{Action, Cluster, State};
 use super::history::{Command, Event};
 use super::replica::Next;
-use super::stream::{Answer, Move};
+use super::stream::{Answer, Move, Source};
 use crate::exploration::{END, Path};
 
 /// The steps of a path, each with what it did, and the state it ends in.
@@ -73,10 +73,14 @@ fn answer(answer: &Answer) -> String {
         |&(main, sub, key, gone): &Event| format!("{}{}@{main}.{sub}", if gone { "−" } else { "" }, char::from(key));
     match answer {
         Answer::Created(id, published) => format!("watcher {} created at {published}", id + 1),
-        Answer::Events { id, events, from_disk } => {
+        Answer::Events { id, events, source } => {
             let events: Vec<String> = events.iter().map(event).collect();
-            let from = if *from_disk { " from disk" } else { "" };
-            format!("to watcher {}{from}: {}", id + 1, events.join(" "))
+            let source = match source {
+                Source::Ring => "",
+                Source::Disk => " from disk",
+                Source::Together => " with others",
+            };
+            format!("to watcher {}{source}: {}", id + 1, events.join(" "))
         }
         Answer::Progress(Some(id), to) => format!("to watcher {}: progress to {to}", id + 1),
         Answer::Progress(None, to) => format!("to all watchers: progress to {to}"),
