@@ -25,6 +25,7 @@ mod reading;
 mod tests;
 
 pub use encoding::Encoding;
+pub(crate) use encoding::encode_event;
 pub use index::Version;
 pub use live::{LEASE_BYTES, version_bytes};
 pub use range::{Search, in_range, key_value};
@@ -209,8 +210,13 @@ impl Mvcc {
     }
 
     fn write_index(&mut self, at: Revision, kv: &KeyValue, value_bytes: u32) {
+        self.write_index_at(self.index.spot(&kv.key), at, kv, value_bytes);
+    }
+
+    /// Where the key was looked up.
+    fn write_index_at(&mut self, spot: index::Spot, at: Revision, kv: &KeyValue, value_bytes: u32) {
         let version = Version { at, create: kv.create_revision, version: kv.version, lease: kv.lease, value_bytes };
-        if let Some(old) = self.index.push(&kv.key, version) {
+        if let Some(old) = self.index.push(spot, &kv.key, version) {
             if let Some(lease) = self.leases.get_mut(&old.lease) {
                 lease.keys.remove(&kv.key);
             }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::index::Spot;
 use super::range::key_value;
 use super::{Answer, Change, Mvcc, Revision, Values, Writes};
 use crate::errors::RequestError;
@@ -98,10 +99,11 @@ fn inner_header(state: &Mvcc, writes: &Writes) -> Option<ResponseHeader> {
     Some(ResponseHeader { revision, ..ResponseHeader::default() })
 }
 
-fn record(state: &mut Mvcc, kv: KeyValue, writes: &mut Writes) {
+/// Writes a key where it was looked up.
+fn record(state: &mut Mvcc, spot: Spot, kv: KeyValue, writes: &mut Writes) {
     let at = next(state, writes);
     // Requests are far smaller.
-    state.write_index(at, &kv, u32::try_from(kv.value.len()).unwrap_or(u32::MAX));
+    state.write_index_at(spot, at, &kv, u32::try_from(kv.value.len()).unwrap_or(u32::MAX));
     writes.changes.push(Change { at, kv });
 }
 
@@ -132,7 +134,8 @@ fn put(
     writes: &mut Writes,
     values: &impl Values,
 ) -> Result<PutResponse, RequestError> {
-    let old_version = state.index.latest(&request.key).filter(|v| !v.is_deletion()).copied();
+    let spot = state.index.spot(&request.key);
+    let old_version = state.index.latest_at(spot).filter(|v| !v.is_deletion()).copied();
     let needs_value = request.prev_kv || request.ignore_value;
     let old = if needs_value { current(state, &request.key, writes, values)? } else { None };
     let main = next(state, writes).main;
@@ -150,7 +153,7 @@ fn put(
             _ => request.lease,
         },
     };
-    record(state, kv, writes);
+    record(state, spot, kv, writes);
     Ok(PutResponse { header: inner_header(state, writes), prev_kv: if request.prev_kv { old } else { None } })
 }
 
@@ -177,7 +180,8 @@ fn delete_range(
 
 fn delete(state: &mut Mvcc, key: &Bytes, writes: &mut Writes) {
     let main = next(state, writes).main;
-    record(state, KeyValue { key: key.clone(), mod_revision: main, ..KeyValue::default() }, writes);
+    let spot = state.index.spot(key);
+    record(state, spot, KeyValue { key: key.clone(), mod_revision: main, ..KeyValue::default() }, writes);
 }
 
 fn grant(state: &mut Mvcc, request: &LeaseGrantRequest, writes: &mut Writes) -> Result<Answer, RequestError> {

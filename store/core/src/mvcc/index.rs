@@ -13,11 +13,13 @@
 //!   K3  No version of a block's keys is newer than the block's `newest`.
 //! Checked by: index/tests.rs against a `BTreeMap`.
 
+mod firsts;
 mod keys;
 
 use bytes::Bytes;
 
 use super::Revision;
+use firsts::Firsts;
 use keys::Keys;
 
 /// Keys of a block at most.
@@ -155,12 +157,19 @@ impl Block {
 /// A place: block, and place in it.
 type Place = (usize, usize);
 
+/// Where a key is, or where it would be, until the index changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    place: Place,
+    is_there: bool,
+}
+
 /// The index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
     blocks: Vec<Block>,
-    /// The first key of each block. Not packed: they may be long, and all behind a new one would have to move.
-    firsts: Vec<Bytes>,
+    /// The first key of each block.
+    firsts: Firsts,
     alive: Vec<u32>,
     newest: Vec<i64>,
 }
@@ -180,17 +189,12 @@ impl Index {
     /// The place of the first key that isn't less than `key`, or is greater than it if `behind`; behind the last block
     /// if there is none.
     fn place(&self, key: &[u8], behind: bool) -> Place {
-        let block = self.firsts_before(key, behind).saturating_sub(1);
+        let block = self.firsts.before(key, behind).saturating_sub(1);
         let Some(found) = self.blocks.get(block) else { return (0, 0) };
         match found.keys.before(key, behind) {
             at if at < found.keys.len() => (block, at),
             _ => (block + 1, 0),
         }
-    }
-
-    /// How many blocks begin with a key less than `key`, or no greater than it if `or_equal`.
-    fn firsts_before(&self, key: &[u8], or_equal: bool) -> usize {
-        self.firsts.partition_point(|first| &first[..] < key || (or_equal && first == key))
     }
 
     /// Where a range begins and ends: no end is one key, an end of a zero byte is everything from the key on.
@@ -205,11 +209,21 @@ impl Index {
         (from, to.max(from))
     }
 
+    /// Where a key is or would be: in the block whose first key is the last that isn't greater, or the first block.
+    pub(super) fn spot(&self, key: &[u8]) -> Spot {
+        let block = self.firsts.before(key, true).saturating_sub(1);
+        let Some(found) = self.blocks.get(block) else { return Spot { place: (0, 0), is_there: false } };
+        let at = found.keys.before(key, false);
+        Spot { place: (block, at), is_there: found.keys.get(at) == Some(key) }
+    }
+
     fn get(&self, key: &[u8]) -> Option<&Entry> {
-        // The block whose first key is the last that isn't greater, or none.
-        let block = self.blocks.get(self.firsts_before(key, true).checked_sub(1)?)?;
-        let (found, entry) = block.get(block.keys.before(key, false))?;
-        (found == key).then_some(entry)
+        self.entry(self.spot(key))
+    }
+
+    fn entry(&self, spot: Spot) -> Option<&Entry> {
+        let (block, at) = spot.place;
+        if spot.is_there { self.blocks.get(block)?.entries.get(at) } else { None }
     }
 
     /// The newest version, a deletion included.
@@ -217,16 +231,21 @@ impl Index {
         self.get(key).map(|entry| &entry.newest)
     }
 
+    /// The same of a key that was looked up.
+    pub(super) fn latest_at(&self, spot: Spot) -> Option<&Version> {
+        self.entry(spot).map(|entry| &entry.newest)
+    }
+
     /// The version that a read at `revision` sees; `None` if the key isn't there then.
     pub(super) fn at(&self, key: &[u8], revision: i64) -> Option<&Version> {
         self.get(key)?.visible(revision)
     }
 
-    /// Adds a version, and returns the newest before it; V3 is the caller's promise and checked here.
-    pub(super) fn push(&mut self, key: &[u8], version: Version) -> Option<Version> {
-        let (mut block, mut at) = self.place(key, false);
-        let is_there = self.blocks.get(block).and_then(|found| found.keys.get(at)) == Some(key);
-        let old = if is_there {
+    /// Adds a version where its key was looked up, and returns the newest before it; V3 is the caller's promise and checked
+    /// here.
+    pub(super) fn push(&mut self, spot: Spot, key: &[u8], version: Version) -> Option<Version> {
+        let (mut block, mut at) = spot.place;
+        let old = if spot.is_there {
             let entry = &mut self.blocks[block].entries[at];
             assert!(entry.newest.at < version.at, "V3: versions must ascend");
             let old = std::mem::replace(&mut entry.newest, version);
@@ -239,7 +258,7 @@ impl Index {
         } else {
             (block, at) = self.make_room(block, at, key);
             if at == 0 {
-                self.firsts[block] = Bytes::copy_from_slice(key);
+                self.firsts.replace(block, key);
             }
             self.blocks[block].insert(at, key, Entry { newest: version, older: None });
             None
@@ -257,8 +276,6 @@ impl Index {
             self.insert_block(0, Block::default(), key, 0);
             return (0, 0);
         }
-        let (block, at) =
-            if at == 0 && block > 0 { (block - 1, self.blocks[block - 1].keys.len()) } else { (block, at) };
         if !self.blocks[block].is_full() {
             return (block, at);
         }
@@ -278,7 +295,7 @@ impl Index {
 
     /// Adds a block whose first key is `first`, or will be.
     fn insert_block(&mut self, at: usize, block: Block, first: &[u8], newest: i64) {
-        self.firsts.insert(at, Bytes::copy_from_slice(first));
+        self.firsts.insert(at, first);
         self.alive.insert(at, alive(&block.entries) as u32);
         self.newest.insert(at, newest);
         self.blocks.insert(at, block);
@@ -354,7 +371,7 @@ impl Index {
             let removed = keys - found.keys.len();
             left -= end - at;
             let next = found.keys.get(end - removed).map(Bytes::copy_from_slice);
-            let next = next.or_else(|| self.firsts.get(block + 1).cloned());
+            let next = next.or_else(|| self.firsts.get(block + 1));
             if removed > 0 {
                 self.settle(block);
             }
@@ -369,7 +386,7 @@ impl Index {
             self.remove_block(block);
             return;
         };
-        self.firsts[block] = first;
+        self.firsts.replace(block, &first);
         let keys = &self.blocks[block].keys;
         if keys.len() >= KEYS_MIN {
             return;

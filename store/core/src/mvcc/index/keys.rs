@@ -27,7 +27,7 @@ pub(super) struct Keys {
 
 /// Eight bytes of a key as a number that is ordered as they are. What is behind the end counts as zeros, so that equal
 /// numbers say nothing, and different ones which key is less.
-fn head(key: &[u8], from: usize) -> u64 {
+pub(super) fn head(key: &[u8], from: usize) -> u64 {
     let mut eight = [0; 8];
     let rest = key.get(from..).unwrap_or_default();
     let length = rest.len().min(8);
@@ -36,8 +36,39 @@ fn head(key: &[u8], from: usize) -> u64 {
 }
 
 /// How many bytes two keys begin with alike.
-fn alike(a: &[u8], b: &[u8]) -> usize {
+pub(super) fn alike(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// How many of ascending keys are less than `key`, or no greater than it if `or_equal`. All begin with `common`; of each there
+/// is the [`head`] behind that, and `whole` gives the key itself.
+pub(super) fn before<'a>(
+    key: &[u8],
+    or_equal: bool,
+    common: &[u8],
+    heads: &[u64],
+    whole: impl Fn(usize) -> &'a [u8],
+) -> usize {
+    if !key.starts_with(common) {
+        // Shorter than what all begin with, or different in it: then it is before all or behind all.
+        return if key < common { 0 } else { heads.len() };
+    }
+    let head = head(key, common.len());
+    let from = heads.partition_point(|other| *other < head);
+    if heads.get(from) != Some(&head) {
+        return from;
+    }
+    let (mut from, mut to) = (from, from + heads[from..].partition_point(|other| *other == head));
+    while from < to {
+        let middle = usize::midpoint(from, to);
+        let other = whole(middle);
+        if other < key || (or_equal && other == key) {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    from
 }
 
 /// Makes room for `more`, and some beyond it: doubling, as `Vec` does, would leave a third of the memory unused.
@@ -76,28 +107,8 @@ impl Keys {
 
     /// How many keys are less than `key`, or no greater than it if `or_equal`.
     pub(super) fn before(&self, key: &[u8], or_equal: bool) -> usize {
-        let common = &self.bytes[..self.common];
-        if !key.starts_with(common) {
-            // Shorter than what all begin with, or different in it: then it is before all or behind all.
-            return if key < common { 0 } else { self.len() };
-        }
-        let head = head(key, self.common);
-        let from = self.heads.partition_point(|other| *other < head);
-        if self.heads.get(from) != Some(&head) {
-            return from;
-        }
-        let mut to = from + self.heads[from..].partition_point(|other| *other == head);
-        let mut from = from;
-        while from < to {
-            let middle = usize::midpoint(from, to);
-            let other = &self.bytes[self.start(middle)..self.ends[middle]];
-            if other < key || (or_equal && other == key) {
-                from = middle + 1;
-            } else {
-                to = middle;
-            }
-        }
-        from
+        let whole = |at| &self.bytes[self.start(at)..self.ends[at]];
+        before(key, or_equal, &self.bytes[..self.common], &self.heads, whole)
     }
 
     /// Adds a key before the one at a place; that it belongs there is the caller's promise (P1).
