@@ -12,8 +12,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::mvcc::{Change, Revision};
-use crate::wire::event::EventType;
+use crate::mvcc::{Change, Revision, encode_event};
 use crate::wire::{Event, KeyValue};
 
 /// Recent changes that watchers read without touching the disk.
@@ -47,8 +46,7 @@ impl Told {
         let Change { at, kv } = change;
         let (key, is_deletion) = (kv.key.clone(), kv.version == 0);
         let creates = kv.create_revision == kv.mod_revision;
-        let kind = if is_deletion { EventType::Delete } else { EventType::Put };
-        let encoded = Event { r#type: kind as i32, kv: Some(kv), prev_kv: None }.encode_to_vec().into();
+        let encoded = encode_event(&kv).into();
         Self { at, key, is_deletion, creates, encoded, with_before: OnceLock::new(), kept: kept.clone() }
     }
 

@@ -1,7 +1,5 @@
 //! Entries that are applied together: one batch for RocksDB.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, Entry};
@@ -49,19 +47,21 @@ pub(crate) struct Done {
 pub(super) struct Batch<'a> {
     disk: &'a Disk,
     writes: WriteBatch,
-    values: HashMap<Revision, Bytes>,
+    /// Revisions ascend.
+    values: Vec<(Revision, Bytes)>,
     has_changes: bool,
 }
 
 impl Values for Batch<'_> {
     fn value(&self, at: Revision) -> Result<Bytes, RequestError> {
-        self.values.get(&at).map_or_else(|| self.disk.value(at), |value| Ok(value.clone()))
+        let place = self.values.binary_search_by_key(&at, |(written, _)| *written);
+        place.map_or_else(|_| self.disk.value(at), |place| Ok(self.values[place].1.clone()))
     }
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(disk: &'a Disk) -> Self {
-        Self { disk, writes: WriteBatch::default(), values: HashMap::new(), has_changes: false }
+        Self { disk, writes: WriteBatch::default(), values: Vec::new(), has_changes: false }
     }
 
     /// Applies an entry to what is in memory.
@@ -98,7 +98,7 @@ impl<'a> Batch<'a> {
         let (meta, leases) = (disk.family(META), disk.family(LEASES));
         for change in &writes.changes {
             disk.put_change(batch, change);
-            self.values.insert(change.at, change.kv.value.clone());
+            self.values.push((change.at, change.kv.value.clone()));
         }
         self.has_changes |= !writes.changes.is_empty();
         for (id, ttl) in &writes.granted {

@@ -3,8 +3,9 @@
 use prost::Message as _;
 
 use super::*;
-use crate::wire::ResponseHeader;
+use crate::wire::event::EventType;
 use crate::wire::range_request::SortTarget;
+use crate::wire::{Event, ResponseHeader};
 
 /// Lengths of values, of which each size of a length's number is one.
 const LENGTHS: [usize; 6] = [0, 1, 127, 128, 300, 20_000];
@@ -65,6 +66,21 @@ proptest! {
             prop_assert_eq!(encoding.bytes(), message.encoded_len() - bytes.len());
         }
         prop_assert_eq!(bytes, message.encode_to_vec());
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_event_is_its_message(
+        (key, value) in (0..LENGTHS.len(), 0..LENGTHS.len()),
+        numbers in prop::array::uniform4(prop_oneof![Just(0), Just(127), Just(128), any::<i64>()]),
+    ) {
+        let [create_revision, mod_revision, version, lease] = numbers;
+        let (key, value) = (vec![b'k'; LENGTHS[key]].into(), vec![b'v'; LENGTHS[value]].into());
+        let kv = KeyValue { key, value, create_revision, mod_revision, version, lease };
+        let kind = if version == 0 { EventType::Delete } else { EventType::Put } as i32;
+        let encoded = encode_event(&kv);
+        prop_assert_eq!(encoded, Event { r#type: kind, kv: Some(kv), prev_kv: None }.encode_to_vec());
     }
 }
 
